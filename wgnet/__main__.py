@@ -1,0 +1,5 @@
+"""`python -m wgnet` is `wgnet`."""
+
+from wgnet.cli.main import run
+
+run()
