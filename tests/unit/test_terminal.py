@@ -141,8 +141,7 @@ def test_real_pipe_that_closes() -> None:
 def test_real_full_device() -> None:
     done = run("> /dev/full")
     assert done.stderr == (
-        "the work went on\nwgnet: cannot write to standard output: No space left on device\n"
-        f"status {EXIT_OUTPUT}\n"
+        f"the work went on\nwgnet: cannot write to standard output: No space left on device\nstatus {EXIT_OUTPUT}\n"
     )
 
 
@@ -183,9 +182,7 @@ def test_progress_makes_way_for_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert err.getvalue() == "\r\x1b[Krendering 1/3\r\x1b[Knote\n"
 
 
-@pytest.mark.parametrize(
-    ("stream", "environ"), [(io.StringIO(), {}), (Terminal(), {"TERM": "dumb"}), (None, {})]
-)
+@pytest.mark.parametrize(("stream", "environ"), [(io.StringIO(), {}), (Terminal(), {"TERM": "dumb"}), (None, {})])
 def test_progress_is_silent_when_redirected(
     stream: io.StringIO | None, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,14 +106,10 @@ class Output:
         self.flush()
         self._write_error(f"{text}\n")
 
-    def diagnostics(
-        self, diagnostics: Diagnostics, output_format: str = "full", *, result: bool = False
-    ) -> None:
+    def diagnostics(self, diagnostics: Diagnostics, output_format: str = "full", *, result: bool = False) -> None:
         """Print diagnostics to stderr, or to stdout where they are the result (`check`)."""
         text = io.StringIO()
-        print_diagnostics(
-            diagnostics, output_format, text, self.stdout_color if result else self.stderr_color
-        )
+        print_diagnostics(diagnostics, output_format, text, self.stdout_color if result else self.stderr_color)
         if result:
             self.write(text.getvalue())
         elif text.tell():

@@ -26,7 +26,10 @@ _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 # 44 characters are a key; a few less or more are one that was mistyped.
 _RUN = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
-_WHOLE_KEY = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}=")
+# A path such as /home/someone/projects/network is base64 by its letters alone, but no key consists of words.
+_WORDS = re.compile(
+    r"/?(?:[A-Z]?[a-z]+[0-9]*|[A-Z]+[0-9]*|[0-9]{1,8})(?:/(?:[A-Z]?[a-z]+[0-9]*|[A-Z]+[0-9]*|[0-9]{1,8}))*/?"
+)
 # What must stand right before a run that may be shown. `re` wants look-behinds of one width, so the text
 # before is matched.
 _PUBLIC_IN_SOURCE = re.compile(r"(?<![\w-])(?:next-)?public-key[\"']?\s*:\s*(?:&[^\s,\[\]{}]+\s+)?[\"']?\Z")
@@ -90,10 +93,8 @@ def present(text: str) -> str:
 
 
 def mask_text(text: str) -> str:
-    """Return a message with all that has the shape of a key as stars, unless it is called a public key."""
-    if len(text) < 44:
-        return text
-    return _mask_runs(text, _WHOLE_KEY, _PUBLIC_IN_TEXT)
+    """Return a message with all that has about the shape of a key as stars, unless it is called a public key."""
+    return _mask_runs(text, _PUBLIC_IN_TEXT, "")
 
 
 def mask_source(line: str, *, everything: bool = False) -> str:
@@ -102,20 +103,21 @@ def mask_source(line: str, *, everything: bool = False) -> str:
     Those are long base64 runs that are not the value of `public-key` or `next-public-key` (or all runs, with
     `everything`), and any scalar beside a name like `private-key`.
     """
-    return _mask_runs(_mask_named(line), _RUN, None if everything else _PUBLIC_IN_SOURCE)
+    return _mask_runs(_mask_named(line), None if everything else _PUBLIC_IN_SOURCE, "/")
 
 
-def _mask_runs(text: str, runs: re.Pattern[str], public: re.Pattern[str] | None) -> str:
+def _mask_runs(text: str, public: re.Pattern[str] | None, words_begin: str) -> str:
+    """Mask long runs, except after `public`, and except words that begin with `words_begin`."""
+
     def stars(match: re.Match[str]) -> str:
         run, start = match.group(), match.start()
         if public is not None and public.search(text, max(0, start - _CONTEXT), start):
             return run
-        # A path such as /home/someone/projects/network is base64 by its letters alone.
-        if run[0] == "/" and run[-1] != "=" and run == run.lower() and run.count("/") > 1:
+        if run.startswith(words_begin) and _WORDS.fullmatch(run):
             return run
         return "*" * len(run)
 
-    return runs.sub(stars, text)
+    return _RUN.sub(stars, text)
 
 
 def _mask_named(line: str) -> str:

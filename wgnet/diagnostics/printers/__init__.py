@@ -31,9 +31,7 @@ def format_diagnostics(diagnostics: Diagnostics, output_format: str, *, color: b
     return pieces
 
 
-def print_diagnostics(
-    diagnostics: Diagnostics, output_format: str, stream: TextIO, color: bool = False
-) -> None:
+def print_diagnostics(diagnostics: Diagnostics, output_format: str, stream: TextIO, color: bool = False) -> None:
     """Write all diagnostics to `stream` in one of `FORMATS`.
 
     A character that the stream's encoding lacks is written as an escape. Raises OSError as the stream does.

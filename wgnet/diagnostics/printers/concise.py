@@ -9,9 +9,7 @@ from wgnet.diagnostics.escape import escape, present
 from wgnet.diagnostics.printers.style import Style
 
 
-def format_all(
-    diagnostics: Sequence[Diagnostic], sources: Mapping[str, str], *, color: bool
-) -> Iterator[str]:
+def format_all(diagnostics: Sequence[Diagnostic], sources: Mapping[str, str], *, color: bool) -> Iterator[str]:
     """Yield exactly one line for each diagnostic; one without a place begins with its severity."""
     del sources
     style = Style(color)

@@ -24,9 +24,7 @@ _MARGIN = 256
 _LINE_BREAK = re.compile(r"\r\n?|\n")
 
 
-def format_all(
-    diagnostics: Sequence[Diagnostic], sources: Mapping[str, str], *, color: bool
-) -> Iterator[str]:
+def format_all(diagnostics: Sequence[Diagnostic], sources: Mapping[str, str], *, color: bool) -> Iterator[str]:
     """Yield each diagnostic with its excerpts, and the counts at the end."""
     style = Style(color)
     lines = _Lines(sources)

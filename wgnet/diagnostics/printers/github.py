@@ -13,9 +13,7 @@ from wgnet.diagnostics.escape import escape, present
 _COMMAND = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
 
 
-def format_all(
-    diagnostics: Sequence[Diagnostic], sources: Mapping[str, str], *, color: bool
-) -> Iterator[str]:
+def format_all(diagnostics: Sequence[Diagnostic], sources: Mapping[str, str], *, color: bool) -> Iterator[str]:
     """Yield one workflow command for each diagnostic."""
     del sources, color
     for diagnostic in diagnostics:

@@ -31,9 +31,7 @@ from wgnet.diagnostics.printers.style import count_by_severity
 VERSION = 1
 
 
-def format_all(
-    diagnostics: Sequence[Diagnostic], sources: Mapping[str, str], *, color: bool
-) -> Iterator[str]:
+def format_all(diagnostics: Sequence[Diagnostic], sources: Mapping[str, str], *, color: bool) -> Iterator[str]:
     """Yield one JSON document; without diagnostics its list is empty."""
     del sources, color
     counts = count_by_severity(diagnostics)
