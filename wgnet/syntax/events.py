@@ -1,0 +1,339 @@
+"""Stage one: bytes -> nodes with places.
+
+Reads PyYAML's events (the C loader's parser), never its constructors: nothing is guessed, nothing recurses, a key may not
+stand twice, and what an alias stands for is counted. Reports what is wrong with the text; never raises for it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.diagnostic import Diagnostics, Label
+from wgnet.diagnostics.span import Span
+from wgnet.syntax.nodes import List, Mapping, Mark, Node, Scalar
+
+#: The largest document, in bytes. 100,000 hosts take about a quarter of it.
+MAX_BYTES = 64 * 1024 * 1024
+#: The deepest nesting; the format itself needs 6.
+MAX_DEPTH = 32
+#: How many nodes all aliases of a document may stand for together.
+MAX_ALIASED_NODES = 100_000
+#: How many places of one kind of bad character are reported.
+MAX_CHARACTERS_REPORTED = 20
+
+# YAML 1.1 takes U+0085, U+2028 and U+2029 for line breaks, editors do not: refused, so that lines are counted alike.
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_TAB_INDENT = re.compile(r"^ *(\t+)[ \t]*[^\s#]", re.MULTILINE)
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Stop(Exception):
+    """Ends the reading of a text that has been reported as bad."""
+
+
+def parse_nodes(data: bytes, file: str, diagnostics: Diagnostics) -> Node | None:
+    """Parse the text of one topology file into its root node.
+
+    Return None when a diagnostic says why there is none. `file` is the name that the spans bear.
+    """
+    text = _decode(data, file, diagnostics)
+    if text is None:
+        return None
+    diagnostics.sources[file] = text
+    try:
+        return _Parser(text, file, diagnostics).parse()
+    except _Stop:
+        return None
+    except yaml.YAMLError as error:
+        _report_yaml_error(error, text, file, diagnostics)
+        return None
+
+
+def _decode(data: bytes, file: str, diagnostics: Diagnostics) -> str | None:
+    if len(data) > MAX_BYTES:
+        diagnostics.report(
+            codes.TOO_LARGE,
+            f"the file has {len(data):,} bytes, expected at most {MAX_BYTES:,}",
+            Span(file, 1, 1, 1, 1),
+            help="split the network into several files",
+        )
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8-sig", "replace")
+        diagnostics.sources[file] = data.decode("utf-8-sig", "replace")
+        diagnostics.report(
+            codes.NOT_UTF8,
+            f"byte 0x{data[error.start]:02x} is not UTF-8",
+            _place(before, len(before), file),
+            help="save the file as UTF-8",
+        )
+        return None
+    bad = list(_limited(_FORBIDDEN.finditer(text)))
+    tabs = list(_limited(_TAB_INDENT.finditer(text)))
+    if not bad and not tabs:
+        return text
+    diagnostics.sources[file] = text
+    for match in bad:
+        diagnostics.report(
+            codes.CONTROL_CHARACTER,
+            f"character U+{ord(match.group()):04X} may not stand in a topology file",
+            _place(text, match.start(), file),
+        )
+    for match in tabs:
+        diagnostics.report(
+            codes.TAB,
+            "a tab may not indent a line",
+            _place(text, match.start(1), file, len(match.group(1))),
+            help="indent with spaces",
+        )
+    return None
+
+
+def _limited(matches: Any) -> Any:
+    for _, match in zip(range(MAX_CHARACTERS_REPORTED), matches, strict=False):
+        yield match
+
+
+def _place(text: str, index: int, file: str, width: int = 1) -> Span:
+    line = text.count("\n", 0, index) + 1
+    column = index - (text.rfind("\n", 0, index) + 1) + 1
+    return Span(file, line, column, line, column + width)
+
+
+def _report_yaml_error(error: yaml.YAMLError, text: str, file: str, diagnostics: Diagnostics) -> None:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = str(getattr(error, "problem", None) or "not valid YAML").lower()
+    if mark is None:
+        diagnostics.report(codes.YAML_SYNTAX, problem, Span(file, 1, 1, 1, 1))
+        return
+    span = Span(file, mark.line + 1, mark.column + 1, mark.line + 1, mark.column + 2)
+    if text[mark.index : mark.index + 1] == "\t":
+        diagnostics.report(codes.TAB, "a tab may not stand here", span, help="indent with spaces")
+        return
+    context_mark = getattr(error, "context_mark", None)
+    also: tuple[Label, ...] = ()
+    if error_context := getattr(error, "context", None):
+        if context_mark is not None and (context_mark.line, context_mark.column) != (mark.line, mark.column):
+            place = Span(
+                file, context_mark.line + 1, context_mark.column + 1, context_mark.line + 1, context_mark.column + 2
+            )
+            also = (Label(place, str(error_context)),)
+    diagnostics.report(codes.YAML_SYNTAX, problem, span, *also)
+
+
+class _Parser:
+    """Builds the nodes of one document from events, with a stack of its own."""
+
+    def __init__(self, text: str, file: str, diagnostics: Diagnostics) -> None:
+        self.text = text
+        self.file = file
+        self.diagnostics = diagnostics
+        self.anchors: dict[str, Node | None] = {}
+        self.open_anchors: list[tuple[Node, str]] = []
+        self.sizes: dict[int, tuple[int, int]] = {}
+        self.aliased = 0
+
+    def parse(self) -> Node | None:
+        """Read all events; return the root node of the only document."""
+        loader = _Loader(self.text)
+        root: Node | None = None
+        # Each open collection with its keys so far (None for a list), and the key that waits for its value.
+        stack: list[tuple[Node, dict[str, Scalar] | None]] = []
+        pending: list[Scalar | None] = []
+        documents = 0
+        file = self.file
+        get_event = loader.get_event
+        try:
+            while True:
+                event = get_event()
+                kind = type(event)
+                if kind is yaml.ScalarEvent:
+                    node: Node = Scalar(file, event.start_mark, event.end_mark, event.value, event.implicit[0])
+                    if event.tag is not None:
+                        self.tag(event, node)
+                elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+                    flow = bool(event.flow_style)
+                    if kind is yaml.MappingStartEvent:
+                        node = Mapping(file, event.start_mark, event.end_mark, [], flow)
+                        seen: dict[str, Scalar] | None = {}
+                    else:
+                        node = List(file, event.start_mark, event.end_mark, [], flow)
+                        seen = None
+                    if event.tag is not None:
+                        self.tag(event, node)
+                    if event.anchor is not None:
+                        self.anchors[event.anchor] = None  # known, but not to be used before it is whole
+                        self.open_anchors.append((node, event.anchor))
+                    stack.append((node, seen))
+                    pending.append(None)
+                    if len(stack) > MAX_DEPTH:
+                        self.diagnostics.report(
+                            codes.NESTING,
+                            f"nested more than {MAX_DEPTH} levels deep",
+                            _point(file, event.start_mark),
+                        )
+                        raise _Stop
+                    continue
+                elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+                    node, _ = stack.pop()
+                    pending.pop()
+                    node.end = self.end_of(node, event)
+                    if self.open_anchors and self.open_anchors[-1][0] is node:
+                        self.anchors[self.open_anchors.pop()[1]] = node
+                elif kind is yaml.AliasEvent:
+                    node = self.alias(event, len(stack))
+                elif kind is yaml.DocumentStartEvent:
+                    documents += 1
+                    if documents > 1:
+                        self.diagnostics.report(
+                            codes.SEVERAL_DOCUMENTS,
+                            "a second document begins here, expected one",
+                            _point(file, event.start_mark),
+                            help="put each network into a file of its own",
+                        )
+                        raise _Stop
+                    continue
+                elif kind is yaml.StreamEndEvent:
+                    break
+                else:
+                    continue
+                if getattr(event, "anchor", None) is not None and kind is yaml.ScalarEvent:
+                    self.anchors[event.anchor] = node
+                if not stack:
+                    root = node
+                    continue
+                parent, keys = stack[-1]
+                if keys is None:
+                    parent.items.append(node)  # type: ignore[attr-defined]
+                    continue
+                key = pending[-1]
+                if key is None:
+                    pending[-1] = self.key(node)
+                else:
+                    pending[-1] = None
+                    self.enter(parent, keys, key, node)
+        finally:
+            loader.dispose()
+        if root is None or (isinstance(root, Scalar) and root.is_null):
+            self.diagnostics.report(
+                codes.EMPTY_DOCUMENT,
+                "the file is empty, expected a topology",
+                Span(file, 1, 1, 1, 1),
+                help="begin with `wgnet init`",
+            )
+            return None
+        return root
+
+    def end_of(self, node: Node, event: Any) -> Mark:
+        """Return where a collection ends: its last item for block style, whose end event comes after the blank lines."""
+        if node.flow:  # type: ignore[attr-defined]
+            return event.end_mark  # type: ignore[no-any-return]
+        if isinstance(node, Mapping) and node.entries:
+            return node.entries[-1][1].end
+        if isinstance(node, List) and node.items:
+            return node.items[-1].end
+        return node.end
+
+    def key(self, node: Node) -> Scalar:
+        """Return `node` as a key; anything but a single value cannot be one."""
+        if isinstance(node, Scalar):
+            return node
+        self.diagnostics.report(codes.WRONG_TYPE, f"expected a key, found {node.kind}", _point(node.file, node.start))
+        raise _Stop
+
+    def enter(self, parent: Any, keys: dict[str, Scalar], key: Scalar, value: Node) -> None:
+        """Put an entry into a mapping; the first of two equal keys stays."""
+        name = key.text
+        if name in keys:
+            self.diagnostics.report(
+                codes.DUPLICATE_KEY,
+                f"key '{name}' stands twice",
+                Label(key.span, "again here"),
+                Label(keys[name].span, "first here"),
+                help="remove one of them",
+            )
+            return
+        if name == "<<" and key.plain:
+            self.diagnostics.report(
+                codes.MERGE_KEY,
+                "the merge key '<<' is not part of the format",
+                key.span,
+                help="give several hosts the same settings with `defaults`",
+            )
+            return
+        keys[name] = key
+        parent.entries.append((key, value))
+
+    def tag(self, event: Any, node: Node) -> None:
+        """Report an explicit tag, `!` alone excepted, which means nothing."""
+        if event.tag == "!":
+            return
+        self.diagnostics.report(
+            codes.TAG,
+            f"tag '{event.tag}' is not part of the format",
+            _point(node.file, event.start_mark),
+            help="remove the tag: a value is read by its key's type",
+        )
+
+    def alias(self, event: Any, depth: int) -> Node:
+        """Return the node that an alias stands for, and count what that makes the document grow."""
+        anchor = event.anchor
+        place = Span(
+            self.file,
+            event.start_mark.line + 1,
+            event.start_mark.column + 1,
+            event.end_mark.line + 1,
+            event.end_mark.column + 1,
+        )
+        node = self.anchors.get(anchor)
+        if node is None:
+            inside = anchor in self.anchors
+            self.diagnostics.report(
+                codes.UNKNOWN_ALIAS,
+                f"alias '*{anchor}' stands inside what it names" if inside else f"alias '*{anchor}' has no anchor",
+                place,
+            )
+            raise _Stop
+        size, height = self.measure(node)
+        self.aliased += size
+        if self.aliased > MAX_ALIASED_NODES:
+            self.diagnostics.report(
+                codes.ALIAS_BOMB,
+                f"the aliases up to here stand for more than {MAX_ALIASED_NODES:,} values",
+                place,
+                help="give several hosts the same settings with `defaults`",
+            )
+            raise _Stop
+        if depth + height > MAX_DEPTH:
+            self.diagnostics.report(codes.NESTING, f"nested more than {MAX_DEPTH} levels deep", place)
+            raise _Stop
+        return node
+
+    def measure(self, node: Node) -> tuple[int, int]:
+        """Return how many nodes `node` stands for, aliases expanded, and how deep it goes."""
+        known = self.sizes.get(id(node))
+        if known is not None:
+            return known
+        children: list[Node] = []
+        if isinstance(node, List):
+            children = node.items
+        elif isinstance(node, Mapping):
+            children = [value for _, value in node.entries]
+        size, height = 1, 0
+        for child in children:  # no deeper than MAX_DEPTH, since each alias was measured when it was met
+            child_size, child_height = self.measure(child)
+            size += child_size
+            height = max(height, child_height + 1)
+        self.sizes[id(node)] = (size, height)
+        return size, height
+
+
+def _point(file: str, mark: Mark) -> Span:
+    return Span(file, mark.line + 1, mark.column + 1, mark.line + 1, mark.column + 2)
