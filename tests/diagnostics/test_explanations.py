@@ -16,8 +16,8 @@ from wgnet.model.resolve import resolve_topology
 from wgnet.syntax.decode import parse_specification
 
 PAGES = explain_all()
-# No file can draw these: they are about files that are not there, or about limits that no test should fill.
-WITHOUT_EXAMPLE = {"WG1020", "WG1021", "WG1022", "WG3030"}
+# No text can draw these: they are about files that are not there or not read.
+WITHOUT_EXAMPLE = {"WG1020", "WG1021", "WG1022"}
 
 
 def name_of(page: Explanation) -> str:
@@ -65,7 +65,9 @@ def test_page_is_whole(page: Explanation) -> None:
 def test_what_is_shown_is_safe_for_a_terminal(page: Explanation) -> None:
     for text in (page.example_text(), page.fixed_text(), page.meaning, page.way_out):
         assert text.replace("\n", "").isprintable()
-    assert bool(page.fixed_text()) is bool(page.fixed_files())
+    for source, text in ((page.example, page.example_text()), (page.fixed, page.fixed_text())):
+        assert bool(text) is (source is not None and not callable(source))
+    assert page.way_out or not callable(page.example)
 
 
 def draw(files: dict[str, bytes]) -> Diagnostics:

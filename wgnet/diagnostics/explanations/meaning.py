@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.explanations.explanation import (
     FRA_KEY,
@@ -40,6 +43,13 @@ hosts:
     exit-node: fra
 """
 
+_EXIT_SGP = f"""\
+  sgp:
+    addresses: [10.80.0.3, "fd42:80::3"]
+    public-key: "{SGP_KEY}"
+    advertise: [0.0.0.0/0, "::/0"]
+"""
+
 # A second network with a host that is in the first one too.
 _LAB = f"""\
 wgnet: 1
@@ -70,6 +80,18 @@ def _peering(rules: str, text: str = OFFICE) -> str:
 
 def _both(office: str, lab: str) -> dict[str, str]:
     return {"office.yaml": office, "lab.yaml": lab}
+
+
+def _crowd(peering: str) -> bytes:
+    """Return a topology of 2,100 hosts, one with an endpoint."""
+    lines = ["wgnet: 1", "network: {name: office, subnets: [10.80.0.0/16]}", f"peering: {peering}", "hosts:"]
+    for number in range(2100):
+        # Any 32 bytes serve as a public key; nobody has the private one.
+        key = base64.b64encode(hashlib.sha256(b"%d" % number).digest()).decode()
+        endpoint = "" if number else ", endpoint: fra.example.net"
+        address = f"10.80.{number // 250}.{number % 250 + 1}"
+        lines.append(f'  host{number}: {{addresses: [{address}], public-key: "{key}"{endpoint}}}')
+    return "\n".join([*lines, ""]).encode()
 
 
 PAGES = (
@@ -226,16 +248,8 @@ PAGES = (
             "The exit node is not a direct peer of this host. Everything that leaves for the internet has to be in "
             "the AllowedIPs of one peer, and a relay in between would send it out by itself instead of passing it on."
         ),
-        example=change(
-            _peering("  - hub: fra\n", _THREE),
-            ("  nyc:\n", "  nyc:\n    exit-node: sgp\n"),
-            ("  sgp:\n", '  sgp:\n    advertise: [0.0.0.0/0, "::/0"]\n'),
-        ),
-        fixed=change(
-            _peering("  - hub: fra\n", _THREE),
-            ("  fra:\n", '  fra:\n    advertise: [0.0.0.0/0, "::/0"]\n'),
-            ("  nyc:\n", "  nyc:\n    exit-node: fra\n"),
-        ),
+        example=change(_peering("  - hub: fra\n", _DUAL + _EXIT_SGP), ("exit-node: fra", "exit-node: sgp")),
+        fixed=_peering("  - hub: fra\n", _DUAL + _EXIT_SGP),
         way_out="Choose a direct peer, or make the exit node one with a `link` rule.",
     ),
     Explanation(
@@ -401,9 +415,12 @@ PAGES = (
     Explanation(
         code=codes.TOO_MANY_LINKS,
         meaning=(
-            "The peering rules give more links than can be. A mesh of N hosts has N times N-1, halved, links, which "
-            "outgrows every machine long before it reaches the kernel's limit of 1,048,576 peers on one interface."
+            "The peering rules give more links than wgnet makes: a full mesh of 2,048 hosts is the most. The links of "
+            "a mesh grow with the square of its hosts, and each host would keep a session with every other, so a "
+            "larger one is nearly always a slip: a group that was meant to be the spokes of a hub."
         ),
+        example=lambda: _crowd("mesh"),
+        fixed=lambda: _crowd("{hub: host0}"),
         way_out=(
             "Let the hosts meet at one or more hubs, and mesh only those that exchange much traffic; or split the "
             "network into several."
