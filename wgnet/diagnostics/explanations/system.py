@@ -9,8 +9,10 @@ PAGES = (
     Explanation(
         code=codes.CANNOT_WRITE,
         meaning=(
-            "The system did not let wgnet write a file or folder; the message ends with its reason. Files are staged "
-            "beside their places and renamed together, so what stood there before still stands there, whole."
+            "The system did not let wgnet write a file or folder; the message names its reason. Files are staged "
+            "beside their places and renamed together, so what stood there before stands there again, whole. Should "
+            "even that have failed, the message says so, and the next run finishes it first from the journal that was "
+            "left."
         ),
         way_out=(
             "Check the owner and mode of the folder, the space on the disk, and whether it is mounted read-only. The "
@@ -25,14 +27,16 @@ PAGES = (
         ),
         way_out=(
             "Look at the change with `wgnet plan`. Carry what is to stay into the topology, or into a drop-in of your "
-            "own beside the file, which wgnet does not touch; then repeat the command with `--force`."
+            "own beside the file, which wgnet does not touch; then repeat the command with `--force`, which keeps the "
+            "present version beside it under another name."
         ),
     ),
     Explanation(
         code=codes.NOT_A_REGULAR_FILE,
         meaning=(
-            "Where a file is to be written stands a folder, a symbolic link, a device or a socket. wgnet does not "
-            "write through a link, since that could lead anywhere, and removes nothing that it did not put there."
+            "Something of another kind stands where a file goes: a folder, a symbolic link, a device or a socket, or "
+            "a file where a link goes. wgnet does not write through a link, since that could lead anywhere, and "
+            "removes nothing that it did not put there."
         ),
         way_out="Look at it with `ls -l`, and move it away if nobody needs it.",
     ),
