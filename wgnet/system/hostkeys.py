@@ -1,0 +1,136 @@
+"""The keys that lie on a host: its private keys and the preshared keys of its links.
+
+Stage: system. Input: paths below a root; output: keys, or diagnostics that name a path and never a content.
+Where the files lie and what stands in them is `wgnet.keys.host`'s. A key that is there is never
+overwritten.
+
+A key file may be readable to a group, since systemd-networkd reads it as another user than root, but not to
+everyone. Who owns it is not asked: on a host, root has decided that.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.keys.base64 import KeyProblem
+from wgnet.keys.host import parse_preshared_keys
+from wgnet.keys.store import FileProblem, decode_secret, encode_secret, is_encrypted
+from wgnet.keys.types import PresharedKey, PrivateKey, Secret
+from wgnet.system import secretfiles
+from wgnet.system.secretfiles import Rules, Trouble
+
+__all__ = [
+    "create_host_private_key",
+    "read_host_preshared_key",
+    "read_host_preshared_keys",
+    "read_host_private_key",
+]
+
+#: Nobody else may put a file of his own in the place of a key.
+_FOLDER = Rules(forbidden=0o002, own=False)
+_FILE = Rules(forbidden=0o007, own=False)
+
+_DAMAGED = "put a key there as `wg genkey` writes it"
+
+S = TypeVar("S", bound=Secret)
+
+
+def read_host_private_key(root: Path, path: PurePosixPath, diagnostics: Diagnostics) -> PrivateKey | None:
+    """Return the private key in a file of the host; None if the file is not there, or if it was reported."""
+    return _read_key(PrivateKey, root, path, diagnostics)
+
+
+def read_host_preshared_key(root: Path, path: PurePosixPath, diagnostics: Diagnostics) -> PresharedKey | None:
+    """Return the one preshared key in a file of the host, as `preshared-key: {file: PATH}` names it."""
+    return _read_key(PresharedKey, root, path, diagnostics)
+
+
+def read_host_preshared_keys(
+    root: Path, path: PurePosixPath, diagnostics: Diagnostics
+) -> dict[str, PresharedKey] | None:
+    """Return a host's preshared keys by the peers' public keys.
+
+    None if the file is not there, or if it could not be read, which is reported, as is every wrong line.
+    """
+    content = _read(root, path, diagnostics)
+    if content is None:
+        return None
+    # What is not ASCII is in a comment or in a line that is wrong anyway.
+    return parse_preshared_keys(content.decode("ascii", "replace"), str(_below(root, path)), diagnostics)
+
+
+def create_host_private_key(
+    root: Path,
+    path: PurePosixPath,
+    diagnostics: Diagnostics,
+    *,
+    mode: int = 0o600,
+    uid: int = -1,
+    gid: int = -1,
+) -> PrivateKey | None:
+    """Make the host's private key in a new file, and its folder (0755) if that is not there.
+
+    `mode`, `uid` and `gid` hold before the key is in the file: 0640 and the group systemd-network where
+    systemd-networkd reads it, else 0600; -1 leaves an owner as it is. A file that is there already is an
+    error.
+    """
+    shown = str(_below(root, path))
+    key = PrivateKey.generate()
+    # Topology files lie in the same folder, and networkd must get through it.
+    with secretfiles.folder_beneath(root, path.parent, _FOLDER, make=0o755) as folder:
+        trouble: Trouble | None
+        if folder is None:
+            trouble = Trouble(f"the folder of '{shown}' cannot be made: the one above it is not there")
+        elif isinstance(folder, Trouble):
+            trouble = folder
+        else:
+            secretfiles.remove_leftovers(folder)
+            trouble = secretfiles.create_secret(
+                folder, path.name, shown, encode_secret(key, None), mode=mode, uid=uid, gid=gid
+            )
+    if trouble is not None:
+        diagnostics.report(codes.KEY_STORE, trouble.message, help=trouble.help)
+        return None
+    return key
+
+
+def _read_key(kind: type[S], root: Path, path: PurePosixPath, diagnostics: Diagnostics) -> S | None:
+    content = _read(root, path, diagnostics)
+    if content is None:
+        return None
+    shown = str(_below(root, path))
+    if is_encrypted(content):
+        # networkd and wg(8), which read the same file, know no passphrase.
+        diagnostics.report(
+            codes.KEY_STORE,
+            f"expected a key in base64 in '{shown}', found an encrypted one",
+            help="deliver the host's key from the key store with `--keys`",
+        )
+        return None
+    key = decode_secret(kind, content, None)
+    if isinstance(key, KeyProblem):
+        diagnostics.report(codes.KEY_STORE, f"the key in '{shown}' {key.value}", help=_DAMAGED)
+        return None
+    if isinstance(key, FileProblem):
+        diagnostics.report(codes.KEY_STORE, f"'{shown}' {key.value}", help=_DAMAGED)
+        return None
+    return key
+
+
+def _read(root: Path, path: PurePosixPath, diagnostics: Diagnostics) -> bytes | None:
+    with secretfiles.folder_beneath(root, path.parent, _FOLDER) as folder:
+        if isinstance(folder, int):
+            content = secretfiles.read_secret(folder, path.name, str(_below(root, path)), _FILE)
+        else:
+            content = folder
+    if isinstance(content, Trouble):
+        diagnostics.report(codes.KEY_STORE, content.message, help=content.help)
+        return None
+    return content
+
+
+def _below(root: Path, path: PurePosixPath) -> Path:
+    return root / path.relative_to("/")
