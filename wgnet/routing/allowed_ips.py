@@ -79,20 +79,21 @@ class Routing:
                 taken.append(accepted)
         return tuple(taken)
 
-    def whole_relay(self, host: Host, view: View) -> int | None:
-        """Return the relay that gets the network's subnets whole on `host`, or None.
+    def whole_relay(self, view: View) -> int | None:
+        """Return the relay that gets the network's subnets whole on the host, or None.
 
         That is where the host reaches every other, and all that are no peers of it through one relay. A host that has
         no more than peers, one of them a relay, is treated as if more stood behind it, so that the next spoke changes
-        nothing on it; unless the relay isolates it.
+        nothing on it; unless the relay isolates it. Of two relays only the later one does so: a packet to an address
+        that nobody has would go to and fro between them.
         """
-        rank = view.rank
+        rank, relays = view.rank, self.links.relays
         if view.reached | 1 << rank != self.paths.everyone:
             return None
         through = [relay for relay, behind in view.behind.items() if behind]
-        if not through:
-            through = list(bits(view.direct & ((1 << self.links.relays) - 1)))
-        if len(through) != 1 or self.paths.isolated_at(through[0], rank):
+        if not through and rank >= relays:
+            through = list(bits(view.direct & ((1 << relays) - 1)))
+        if len(through) != 1 or (rank < through[0]) or self.paths.isolated_at(through[0], rank):
             return None
         return through[0]
 
@@ -119,6 +120,14 @@ class Routing:
         if host.exit_node == other.name:
             prefixes.extend(DEFAULT_ROUTES[version] for version in other.offers)
         return sort_prefixes(prefix for prefix in prefixes if prefix.version in versions)
+
+    def table(self, host: Host) -> dict[int, tuple[Prefix, ...]]:
+        """Return the AllowedIPs of every peer of an enabled host, by the peer's rank."""
+        view = self.paths.view(host)
+        whole = self.whole_relay(view)
+        return {
+            peer: self.allowed_ips(host, view, peer, rule, whole) for peer, rule in self.links.rules[view.rank].items()
+        }
 
     def isolation(self, host: Host, view: View) -> tuple[tuple[Prefix, ...], tuple[Prefix, ...]]:
         """Return what an isolating hub refuses: (prefixes of the spokes, prefixes of the peers that are no spokes).

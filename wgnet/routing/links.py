@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from wgnet.model.topology import Host, Rule, RuleKind, Topology
 from wgnet.syntax.spec import Endpoint, Manager
 
-#: The most links of one network: a full mesh of 2,048 hosts. A larger one is a slip of the pen, and would not fit in memory.
+#: The most links of one network: a full mesh of 2,048 hosts. More is a slip of the pen, and would not fit in memory.
 MAX_LINKS = 2048 * 2047 // 2
 
 
@@ -88,7 +88,7 @@ def find_links(topology: Topology) -> Links:
     rank = {host.name: number for number, host in enumerate(hosts)}
     links = Links(hosts, rank, len(relays), [{} for _ in hosts], [0] * len(hosts), [])
     # The strongest comes last and overwrites; among equals the earlier is stronger.
-    for rule in sorted(reversed(topology.rules), key=lambda rule: rule.kind):
+    for rule in sorted(topology.rules[::-1], key=lambda rule: rule.kind):
         if rule.kind is RuleKind.MESH:
             _add_mesh(links, rule)
         else:

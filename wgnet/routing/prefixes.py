@@ -80,10 +80,10 @@ class PrefixMap(Generic[_T]):
 
     def find(self, target: Address | Prefix) -> tuple[Prefix, _T] | None:
         """Return the longest prefix that contains the address (or the whole prefix) and its value, or None."""
-        if isinstance(target, ipaddress.IPv4Address | ipaddress.IPv6Address):
-            number, longest = int(target), target.max_prefixlen
-        else:
+        if isinstance(target, ipaddress.IPv4Network | ipaddress.IPv6Network):
             number, longest = int(target.network_address), target.prefixlen
+        else:
+            number, longest = int(target), int(target.max_prefixlen)
         for length in self._lengths[target.version]:
             if length <= longest:
                 found = self._values.get((target.version, length, number >> (target.max_prefixlen - length)))

@@ -1,7 +1,7 @@
 """Stage one: bytes -> nodes with places.
 
-Reads PyYAML's events (the C loader's parser), never its constructors: nothing is guessed, nothing recurses, a key may not
-stand twice, and what an alias stands for is counted. Reports what is wrong with the text; never raises for it.
+Reads PyYAML's events (the C loader's parser), never its constructors: nothing is guessed, nothing recurses, a key may
+not stand twice, and what an alias stands for is counted. Reports what is wrong with the text; never raises for it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TAB_INDENT = re.compile(r"^ *(\t+)[ \t]*[^\s#]", re.MULTILINE)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Stop(Exception):
+class _Stop(Exception):  # noqa: N818 - no error, but the end of the reading
     """Ends the reading of a text that has been reported as bad."""
 
 
@@ -119,12 +119,9 @@ def _report_yaml_error(error: yaml.YAMLError, text: str, file: str, diagnostics:
         return
     context_mark = getattr(error, "context_mark", None)
     also: tuple[Label, ...] = ()
-    if error_context := getattr(error, "context", None):
-        if context_mark is not None and (context_mark.line, context_mark.column) != (mark.line, mark.column):
-            place = Span(
-                file, context_mark.line + 1, context_mark.column + 1, context_mark.line + 1, context_mark.column + 2
-            )
-            also = (Label(place, str(error_context)),)
+    context = getattr(error, "context", None)
+    if context and context_mark is not None and (context_mark.line, context_mark.column) != (mark.line, mark.column):
+        also = (Label(_point(file, context_mark), str(context)),)
     diagnostics.report(codes.YAML_SYNTAX, problem, span, *also)
 
 
@@ -232,7 +229,7 @@ class _Parser:
         return root
 
     def end_of(self, node: Node, event: Any) -> Mark:
-        """Return where a collection ends: its last item for block style, whose end event comes after the blank lines."""
+        """Return where a collection ends; in block style its last item, since the end event follows blank lines."""
         if node.flow:  # type: ignore[attr-defined]
             return event.end_mark  # type: ignore[no-any-return]
         if isinstance(node, Mapping) and node.entries:
