@@ -11,7 +11,6 @@ import contextlib
 import errno
 import io
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -206,7 +205,7 @@ class Progress:
         if now < self._next:
             return
         self._next = now + self.INTERVAL
-        width = shutil.get_terminal_size().columns
+        width = self._width()
         self._write(f"{_CLEAR_LINE}{f'{self._what} {done}/{total}'[: max(width - 1, 0)]}")
         self._shown = True
 
@@ -224,6 +223,13 @@ class Progress:
     ) -> None:
         self.clear()
         self._stream = None
+
+    def _width(self) -> int:
+        # Not shutil's function: importing shutil costs every command's start.
+        try:
+            return os.get_terminal_size(self._stream.fileno() if self._stream else 2).columns or 80
+        except (OSError, ValueError):
+            return 80
 
     def _write(self, text: str) -> None:
         if self._stream is None:
