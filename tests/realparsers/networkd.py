@@ -37,6 +37,8 @@ _NOISE = tuple(
         # There is no manager of units, no resolved and no cgroup.
         r"Failed to bind to (?:metrics|systemd-resolved hook) varlink socket, ignoring: ",
         r"Failed to update cgroup map: ",
+        # Only root may go over the kernel's limit.
+        r"Failed to increase receive buffer size for .*, ignoring: Operation not permitted$",
         # No network, so no name resolves where the kernel has WireGuard.
         r"\S+: Failed to resolve host ",
     )
