@@ -180,7 +180,9 @@ class Planner:
         own = [ipaddress.ip_network(address.network) for address in host.addresses]
         # An address prefix of full length covers no peer.
         own = [prefix for prefix in own if prefix.prefixlen < prefix.max_prefixlen]
-        by_version: dict[int, list[Prefix]] = {4: [p for p in own if p.version == 4], 6: [p for p in own if p.version == 6]}
+        by_version: dict[int, list[Prefix]] = {4: [], 6: []}
+        for prefix in own:
+            by_version[prefix.version].append(prefix)
         wanted: set[Prefix] = set()
         for peer in peers:
             if peer.route_allowed_ips:

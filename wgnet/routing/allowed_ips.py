@@ -38,6 +38,8 @@ class Routing:
     #: The hosts that advertise subnets, as bits.
     advertisers: int
     _advertised: PrefixMap[Host]
+    #: The hosts with an address of an IP version, as bits.
+    having: dict[int, int]
 
     @classmethod
     def of(cls, topology: Topology) -> Routing:
@@ -51,7 +53,11 @@ class Routing:
                 advertisers |= 1 << rank
                 for prefix in host.advertise:
                     advertised.add(prefix, host)
-        return cls(topology, links, Paths(topology, links), own, advertisers, advertised)
+        having = dict.fromkeys((4, 6), 0)
+        for rank, host in enumerate(links.hosts):
+            for version in host.versions:
+                having[version] |= 1 << rank
+        return cls(topology, links, Paths(topology, links), own, advertisers, advertised, having)
 
     def versions(self, host: Host) -> frozenset[int]:
         """Return the IP versions that a host takes prefixes of.

@@ -88,11 +88,12 @@ def find_links(topology: Topology) -> Links:
     rank = {host.name: number for number, host in enumerate(hosts)}
     links = Links(hosts, rank, len(relays), [{} for _ in hosts], [0] * len(hosts), [])
     # The strongest comes last and overwrites; among equals the earlier is stronger.
-    for rule in sorted(topology.rules[::-1], key=lambda rule: rule.kind):
-        if rule.kind is RuleKind.MESH:
-            _add_mesh(links, rule)
-        else:
-            _add_pairs(links, rule)
+    for kind in RuleKind:
+        for rule in reversed([rule for rule in topology.rules if rule.kind is kind]):
+            if kind is RuleKind.MESH:
+                _add_mesh(links, rule)
+            else:
+                _add_pairs(links, rule)
     return links
 
 

@@ -1,0 +1,320 @@
+"""Checks of who peers with whom: handshakes, exit nodes, endpoints that would loop, reach. One pure function a rule.
+
+Input: the routing of a network. Output: diagnostics alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.diagnostic import Diagnostics, Label
+from wgnet.diagnostics.span import Span
+from wgnet.model.topology import TABLE_MAIN, Host, Rule, RuleKind, Topology
+from wgnet.plan.derive import plan_dns
+from wgnet.routing.allowed_ips import Routing
+from wgnet.routing.links import MAX_LINKS, bits, count_pairs, same_site
+from wgnet.routing.prefixes import DEFAULT_ROUTES, PrefixMap
+from wgnet.syntax.spec import Address, Endpoint, Manager, Prefix
+
+#: How many hosts a message names before it counts the rest.
+MAX_NAMED = 5
+
+
+def name_hosts(hosts: Iterable[Host]) -> str:
+    """Return the hosts' names for a message: a few by name, the rest counted."""
+    names = [f"'{host.name}'" for host in hosts]
+    if len(names) > MAX_NAMED:
+        return f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED:,} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def check_size(topology: Topology, diagnostics: Diagnostics) -> bool:
+    """Return whether the rules name no more pairs than there can be links; report it otherwise."""
+    pairs = count_pairs(topology)
+    if pairs <= MAX_LINKS:
+        return True
+    largest = max(topology.rules, key=lambda rule: len(rule.members) + len(rule.hubs) * len(rule.spokes))
+    diagnostics.report(
+        codes.TOO_MANY_LINKS,
+        f"the rules make {pairs:,} links, expected at most {MAX_LINKS:,}",
+        largest.place or topology.spec.node.span,
+        help="use `peering: {hub: HOST}`, or several networks",
+    )
+    return False
+
+
+def check_handshakes(routing: Routing, diagnostics: Diagnostics) -> None:
+    """A pair of a hub or link rule has an endpoint on one side at least."""
+    for one, two, rule in routing.links.silent:
+        first, second = routing.links.hosts[one], routing.links.hosts[two]
+        stronger = routing.links.rules[one].get(two)
+        if stronger is not None and (stronger.kind > rule.kind or stronger.kind is not RuleKind.MESH):
+            continue  # another rule of the same or a greater strength links the pair
+        place = rule.place
+        diagnostics.report(
+            codes.NO_HANDSHAKE,
+            f"'{first.name}' and '{second.name}' cannot start a handshake: neither has an endpoint",
+            Label(first.span, "no endpoint"),
+            Label(second.span, "no endpoint"),
+            *([Label(place, "the rule that links them")] if place is not None else []),
+            help="give one of them an `endpoint`, or both a `site` and one a `site-endpoint`",
+        )
+
+
+def check_any_allowed(routing: Routing, diagnostics: Diagnostics) -> None:
+    """A link with `allowed-ips: any` is the only link of both hosts: it takes every packet of the interface."""
+    for rule in routing.topology.rules:
+        if not rule.any_allowed:
+            continue
+        for host in rule.members:
+            others = [
+                peer for peer in routing.links.rules[routing.links.rank[host.name]] if _differs(routing, peer, rule)
+            ]
+            if others:
+                peer = routing.links.hosts[others[0]]
+                diagnostics.report(
+                    codes.ANY_NOT_ALONE,
+                    f"'{host.name}' has other links ('{peer.name}') beside one with 'allowed-ips: any'",
+                    Label(rule.key_place("allowed-ips") or host.span),
+                    Label(host.span),
+                    help="put each such link into a topology file, and so an interface, of its own",
+                )
+
+
+def _differs(routing: Routing, peer: int, rule: Rule) -> bool:
+    return routing.links.hosts[peer] not in rule.members
+
+
+def check_exit_nodes(routing: Routing, diagnostics: Diagnostics) -> None:
+    """An exit node is a direct peer and offers a default route; say what would not go through it."""
+    topology = routing.topology
+    for host in topology.hosts:
+        if host.exit_node is None or host.disabled:
+            continue
+        node = topology.by_name.get(host.exit_node)
+        if node is None:
+            continue  # written, but could not be decoded
+        place = host.place("exit-node")
+        rule = None if node is host else routing.links.rule(host, node)
+        if rule is None:
+            diagnostics.report(
+                codes.EXIT_NODE_NOT_PEER,
+                f"exit node '{node.name}' is no direct peer of '{host.name}'",
+                Label(place),
+                *([] if node is host else [Label(node.span, "disabled" if node.disabled else "")]),
+                help="add a rule that links them: packets beyond the first hop are not encrypted for a far exit node",
+            )
+            continue
+        if not node.offers:
+            diagnostics.report(
+                codes.EXIT_NODE_NO_DEFAULT,
+                f"exit node '{node.name}' of '{host.name}' offers no default route",
+                Label(place),
+                Label(node.place("advertise")),
+                help=f"set advertise: [0.0.0.0/0] or [\"::/0\"], or both, at '{node.name}'",
+            )
+            continue
+        taken = node.offers & routing.versions(host)
+        for version in (4, 6):
+            if version not in taken and DEFAULT_ROUTES[version] not in host.bypass:
+                why = (
+                    f"'{node.name}' does not offer it"
+                    if version not in node.offers
+                    else f"'{host.name}' has no IPv{version} address"
+                )
+                diagnostics.report(
+                    codes.EXIT_NODE_ONE_FAMILY,
+                    f"IPv{version} of '{host.name}' leaves beside its exit node: {why}",
+                    place,
+                    help=f'if that is meant, say so: bypass: ["{DEFAULT_ROUTES[version]}"]',
+                )
+        if host.endpoint:
+            diagnostics.report(
+                codes.EXIT_NODE_PUBLIC_HOST,
+                f"'{host.name}' has an endpoint and an exit node: replies to its public address enter the tunnel",
+                Label(place),
+                Label(host.place("endpoint"), "its public address"),
+                help="route what answers at that address by policy rules of your own, or drop the exit node",
+            )
+
+
+def check_endpoint_loops(routing: Routing, diagnostics: Diagnostics) -> None:
+    """No endpoint lies inside what the tunnel routes on a host that uses it: its packets would carry themselves.
+
+    A default route does not count, the firewall mark keeps the tunnel's own packets out of it; nor does a site's own
+    endpoint, nor a host whose routes are not in the table main.
+    """
+    topology = routing.topology
+    routed: PrefixMap[Host | None] = PrefixMap([(subnet, None) for subnet in topology.subnets])
+    for host in routing.links.hosts:
+        for prefix in host.advertise:
+            routed.add(prefix, host)
+    for rank, peer in enumerate(routing.links.hosts):
+        for number, endpoint in enumerate(peer.endpoint):
+            if endpoint.address is not None and routed.find(endpoint.address) is not None:
+                users = [
+                    routing.links.hosts[user]
+                    for user, rule in routing.links.rules[rank].items()
+                    if not rule.endpoint.get(peer.name) and not _uses_site(peer, routing.links.hosts[user])
+                ]
+                _check_loop(routing, peer, endpoint, peer.place("endpoint", number), users, diagnostics)
+    for rule in topology.rules:
+        for name, endpoints in rule.endpoint.items():
+            peer = topology.by_name[name]
+            users = [host for host in rule.members if host is not peer]
+            for endpoint in endpoints:
+                if endpoint.address is not None and routed.find(endpoint.address) is not None:
+                    place = rule.key_place("endpoint") or peer.span
+                    _check_loop(routing, peer, endpoint, place, users, diagnostics)
+
+
+def _uses_site(peer: Host, user: Host) -> bool:
+    return bool(peer.site_endpoint) and same_site(peer, user)
+
+
+def _check_loop(
+    routing: Routing, peer: Host, endpoint: Endpoint, place: Span, users: list[Host], diagnostics: Diagnostics
+) -> None:
+    address = endpoint.address
+    assert address is not None
+    for user in users:
+        if user.manager is Manager.EXTERNAL or user.table != TABLE_MAIN:
+            continue
+        prefix = _routed_on(routing, user, address)
+        if prefix is None:
+            continue
+        topology = routing.topology
+        advertiser = next((host for host in routing.links.hosts if prefix in host.advertise), None)
+        if advertiser is not None:
+            written = advertiser.spec.advertise
+            item = written.index(prefix) if written is not None and prefix in written else None
+            label = Label(advertiser.place("advertise", item), f"because {advertiser.name} advertises this")
+        else:
+            label = Label(topology.network_place("subnets"), "because the network routes this")
+            prefix = next((subnet for subnet in topology.subnets if address in subnet), prefix)
+        diagnostics.report(
+            codes.ENDPOINT_LOOP,
+            f"endpoint of '{peer.name}' lies inside what the tunnel routes",
+            Label(place, "packets to this address would enter the tunnel they carry"),
+            label,
+            help=f"use an address outside {prefix}, or set `site-endpoint`",
+        )
+        return
+
+
+def _routed_on(routing: Routing, user: Host, address: Address) -> Prefix | None:
+    """Return the prefix by which `user` would send packets to `address` into the tunnel, or None."""
+    best: Prefix | None = None
+    tables: list[tuple[Prefix, ...]] = [tuple(interface.network for interface in user.addresses)]
+    for peer, prefixes in routing.table(user).items():
+        if not routing.links.rules[routing.links.rank[user.name]][peer].any_allowed:
+            tables.append(prefixes)
+    for prefixes in tables:
+        for prefix in prefixes:
+            if (
+                prefix.prefixlen
+                and prefix.version == address.version
+                and address in prefix
+                and (best is None or prefix.prefixlen > best.prefixlen)
+            ):
+                best = prefix
+    return best
+
+
+def check_reach(routing: Routing, diagnostics: Diagnostics) -> None:
+    """Warn of hosts that have no path to each other, once for each set of hosts that are cut off alike.
+
+    A pair that isolation keeps apart is meant to be apart.
+    """
+    paths, links = routing.paths, routing.links
+    cut_off: dict[int, int] = {}
+    for rank, host in enumerate(links.hosts):
+        view = paths.view(host)
+        missing = paths.everyone & ~view.reached & ~view.blocked & ~(1 << rank)
+        missing &= ~_without_common_version(routing, host)
+        if missing:
+            cut_off[missing | 1 << rank] = cut_off.get(missing | 1 << rank, 0) | 1 << rank
+    told = 0
+    for group, members in cut_off.items():
+        if group & ~told == 0 and members & told == members:
+            continue
+        told |= members
+        hosts, others = paths.hosts(members), paths.hosts(group & ~members)
+        if others and all(told >> links.rank[host.name] & 1 for host in others):
+            continue  # told from the other side
+        first = hosts[0]
+        who = name_hosts([*hosts, *others]) if not others else f"{name_hosts(hosts)} and {name_hosts(others)}"
+        second = (others or hosts[1:] or hosts)[0]
+        diagnostics.report(
+            codes.UNREACHABLE_PAIR,
+            f"{who} cannot reach each other",
+            Label(first.span),
+            *([Label(second.span)] if second is not first else []),
+            help=_reach_help(routing, first, second),
+        )
+
+
+def _reach_help(routing: Routing, one: Host, two: Host) -> str:
+    shared = routing.links.masks[routing.links.rank[one.name]] & routing.links.masks[routing.links.rank[two.name]]
+    for rank in bits(shared):
+        host = routing.links.hosts[rank]
+        if not host.forward and host.manager is not Manager.EXTERNAL:
+            return f"set `forward: true` at '{host.name}', a peer of both, which then relays"
+    return "give one of them an `endpoint`, or both a path over hosts with `forward: true`"
+
+
+def _without_common_version(routing: Routing, host: Host) -> int:
+    """Return, as bits, the hosts with which `host` shares no IP version, and so could not talk at all."""
+    common = 0
+    for version in host.versions:
+        common |= routing.having[version]
+    return routing.paths.everyone & ~common
+
+
+def check_advertised_reach(routing: Routing, diagnostics: Diagnostics) -> None:
+    """Warn where a relay does not take an advertised subnet that others would reach through it."""
+    links, paths = routing.links, routing.paths
+    for rank in bits(routing.advertisers):
+        advertiser = links.hosts[rank]
+        view = paths.view(advertiser)
+        for relay in links.hosts[: links.relays]:
+            if relay is advertiser:
+                continue
+            lost = set(advertiser.advertise) - set(routing.advertised_to(relay, advertiser))
+            if not lost:
+                continue
+            beyond = paths.beyond(view, links.rank[relay.name]) & ~view.blocked
+            hurt = [host for host in paths.hosts(beyond) if lost & set(routing.advertised_to(host, advertiser))]
+            if hurt:
+                prefix = min(lost, key=str)
+                diagnostics.report(
+                    codes.ADVERTISED_UNREACHABLE,
+                    f"{name_hosts(hurt)} cannot reach {prefix} behind '{advertiser.name}': "
+                    f"'{relay.name}', which relays, does not take it",
+                    Label(relay.place("accept") if relay.accept is not None else relay.place("site")),
+                    Label(advertiser.place("advertise")),
+                    help=f"let '{relay.name}' take it, or link the hosts with '{advertiser.name}'",
+                )
+
+
+def check_dns(routing: Routing, diagnostics: Diagnostics) -> None:
+    """Warn of a DNS server inside the network that a host which asks it has no path to."""
+    topology, links = routing.topology, routing.links
+    owners = {address.ip: host for host in links.hosts for address in host.addresses}
+    unreachable: dict[Address, list[Host]] = {}
+    for host in links.hosts:
+        if host.manager is Manager.EXTERNAL:
+            continue
+        dns = plan_dns(topology, host, host.exit_node is not None)
+        for server in dns.servers if dns is not None else ():
+            if not any(server in subnet for subnet in topology.subnets if subnet.version == server.version):
+                continue
+            owner = owners.get(server)
+            if owner is None or not routing.paths.view(host).reached >> links.rank[owner.name] & 1:
+                unreachable.setdefault(server, []).append(host)
+    for server, hosts in unreachable.items():
+        first = hosts[0]
+        place = first.place("dns") if "dns" in first.nodes else topology.network_place("dns")
+        why = "no host has the address" if server not in owners else f"{name_hosts(hosts)} cannot reach it"
+        diagnostics.report(codes.DNS_UNREACHABLE, f"DNS server {server} is not reachable: {why}", place)
