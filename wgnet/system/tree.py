@@ -342,6 +342,8 @@ class _Tree:
                 self.take(host, artifact)
             if progress is not None:
                 progress(number)
+        if self.diagnostics.count(Severity.ERROR) > errors:
+            return None  # what could not be rendered is not gone
         for path, entry in self.old.entries.items():
             if path not in self.new.entries:
                 if self.only is not None and path.partition("/")[0] not in self.only:
@@ -352,7 +354,7 @@ class _Tree:
         report_changed(self.by_hand, self.diagnostics)
         for error in dict.fromkeys(self.blocked):
             report_failure(error, self.diagnostics)
-        if self.diagnostics.count(Severity.ERROR) > errors:
+        if self.by_hand or self.blocked:
             return None
         self.finish()
         return WriteReport(
