@@ -62,7 +62,7 @@ class Templates:
         #: The text of each file of the person's own that was read, by its path.
         self._own: dict[str, str] = {}
 
-    def render(self, name: str, **values: object) -> str:
+    def render(self, name: str, /, **values: object) -> str:
         """Render a template. Raises TemplateProblem where a person's own template is at fault."""
         template = self._compiled.get(name)
         try:

@@ -1,0 +1,135 @@
+"""What a host needs beside its manager's files: kernel parameters, source NAT, rules that the manager cannot hold.
+
+Stage: managers. Input: an interface's plan; output: artifacts of sysctl.d, nftables and systemd, that work on a host
+without wgnet. networkd has keys for some of it, but each since another version, and none that do all (IPv4Forwarding=
+since 256, IPv4SrcValidMark= since 261; IPMasquerade= knows no outgoing link): so one way for all. Opens nothing.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from wgnet.managers.artifact import Artifact
+from wgnet.managers.escape import nft_identifier, nft_string, unit_name
+from wgnet.managers.templates import Templates
+from wgnet.plan.types import Action, InterfacePlan, PolicyRulePlan
+
+
+class Extras:
+    """Renders what belongs to an interface under networkd and NetworkManager alike.
+
+    `base` is /etc, or /run for what is to be gone after a reboot.
+    """
+
+    def __init__(self, templates: Templates, base: str = "/etc") -> None:
+        self._templates = templates
+        self._base = base
+
+    def render(self, plan: InterfacePlan) -> list[Artifact]:
+        """Return the files that the plan needs, in the order in which they are to take effect on a running host.
+
+        A unit that keeps router advertisements comes before the kernel parameters that would end them: start it before
+        the sysctl.d file is applied, as happens at boot. Raises TemplateProblem.
+        """
+        artifacts: list[Artifact] = []
+        if 6 in plan.forwarding:
+            artifacts += self._unit(plan, f"{_accept_ra(plan)}.service", "accept-ra.service.j2", ("sysinit.target",))
+        if plan.forwarding or plan.source_valid_mark:
+            artifacts.append(
+                self._file(
+                    plan,
+                    f"sysctl.d/50-wgnet-{plan.interface}.conf",
+                    "sysctl.j2",
+                    forwarding_4=4 in plan.forwarding,
+                    forwarding_6=6 in plan.forwarding,
+                    source_valid_mark=plan.source_valid_mark,
+                    accept_ra_unit=f"{_accept_ra(plan)}.service",
+                )
+            )
+        if plan.masquerade:
+            artifacts += self._masquerade(plan)
+        return artifacts
+
+    def isolation_unit(self, plan: InterfacePlan) -> list[Artifact]:
+        """Return a unit that makes the plan's rules for what comes in from the interface with ip(8), and its script.
+
+        For managers that cannot hold such rules. Nothing where there are none. Raises TemplateProblem.
+        """
+        rules = [rule for rule in plan.rules if rule.incoming_interface is not None]
+        if not rules:
+            return []
+        script = self._file(
+            plan,
+            f"wgnet/rules/{plan.interface}.sh",
+            "isolation.sh.j2",
+            rules=[{"family": f"-{rule.version}", "selector": _ip_rule(rule)} for rule in rules],
+        )
+        return [
+            script,
+            *self._unit(
+                plan,
+                f"wgnet-isolation-{unit_name(plan.interface)}.service",
+                "isolation.service.j2",
+                ("multi-user.target", "systemd-networkd.service"),
+                script=script.path,
+            ),
+        ]
+
+    def _masquerade(self, plan: InterfacePlan) -> list[Artifact]:
+        table = f"wgnet_masquerade_{nft_identifier(plan.interface)}"
+        interface = nft_string(plan.interface)
+        both = plan.masquerade >= {4, 6}
+        rules = self._file(
+            plan,
+            f"wgnet/nftables/{plan.interface}.nft",
+            "masquerade.nft.j2",
+            table=table,
+            name=interface,
+            matches=[""] if both else [f"meta nfproto ipv{version} " for version in sorted(plan.masquerade)],
+        )
+        return [
+            rules,
+            *self._unit(
+                plan,
+                f"wgnet-masquerade-{unit_name(plan.interface)}.service",
+                "masquerade.service.j2",
+                # Stopping nftables.service stops this one too; starting it again must start it.
+                ("multi-user.target", "nftables.service"),
+                rules=rules.path,
+                table=table,
+            ),
+        ]
+
+    def _unit(
+        self, plan: InterfacePlan, name: str, template: str, wanted_by: tuple[str, ...], **values: object
+    ) -> list[Artifact]:
+        """Return a unit and the links that enable it, as `systemctl enable` makes them."""
+        folder = f"{self._base}/systemd/system"
+        unit = self._file(plan, f"systemd/system/{name}", template, **values)
+        links = [
+            Artifact(path=f"{folder}/{target}.wants/{name}", network=plan.network, target=unit.path, mode=0o777)
+            for target in wanted_by
+        ]
+        return [unit, *links]
+
+    def _file(self, plan: InterfacePlan, path: str, template: str, **values: object) -> Artifact:
+        text = self._templates.render(
+            f"extras/{template}", network=plan.network, host=plan.host.name, interface=plan.interface, **values
+        )
+        return Artifact(path=f"{self._base}/{path}", network=plan.network, content=text.encode())
+
+
+def _accept_ra(plan: InterfacePlan) -> str:
+    return f"wgnet-accept-ra-{unit_name(plan.interface)}"
+
+
+def _ip_rule(rule: PolicyRulePlan) -> str:
+    """Return the words of a rule that comes from an interface, as ip-rule(8) reads them."""
+    words = [
+        *("priority", str(rule.priority)),
+        *("from", "all" if rule.source is None else str(rule.source)),
+        *(() if rule.destination is None else ("to", str(rule.destination))),
+        *("iif", shlex.quote(rule.incoming_interface or "")),
+        *(("prohibit",) if rule.action is Action.PROHIBIT else ("lookup", str(rule.table))),
+    ]
+    return " ".join(words)
