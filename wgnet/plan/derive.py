@@ -6,7 +6,6 @@ that look alike from many hosts are made once. No manager, no I/O.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -43,11 +42,52 @@ PRIORITY_ISOLATION = 32600
 
 
 @dataclass(slots=True, eq=False)
+class _Row:
+    """The peers as hosts of one kind see them, by rank, where nothing is special about the pair; None: not made yet.
+
+    `uncovered` has, for each set of prefixes that a host's own addresses may cover, what AllowedIPs goes beyond it, by
+    the peer's rank: the routes that are needed, few as a rule, without a look at every peer.
+    """
+
+    peers: list[PeerPlan | None]
+    uncovered: dict[tuple[Prefix, ...], dict[int, tuple[Prefix, ...]]] = field(default_factory=dict)
+
+    def put(self, rank: int, peer: PeerPlan) -> None:
+        """Add a peer."""
+        self.peers[rank] = peer
+        for own, beyond in self.uncovered.items():
+            prefixes = _beyond(peer, own)
+            if prefixes:
+                beyond[rank] = prefixes
+
+    def beyond(self, own: tuple[Prefix, ...]) -> dict[int, tuple[Prefix, ...]]:
+        """Return what goes beyond a host's own prefixes, by rank, of the peers that were made so far."""
+        known = self.uncovered.get(own)
+        if known is None:
+            known = self.uncovered[own] = {}
+            for rank, peer in enumerate(self.peers):
+                if peer is not None and (prefixes := _beyond(peer, own)):
+                    known[rank] = prefixes
+        return known
+
+
+def _beyond(peer: PeerPlan, own: tuple[Prefix, ...]) -> tuple[Prefix, ...]:
+    """Return the AllowedIPs of a peer that a host's own address prefixes do not cover, and so need a route."""
+    if not peer.route_allowed_ips:
+        return ()
+    return tuple(prefix for prefix in peer.allowed_ips if not covered(prefix, own))
+
+
+@dataclass(slots=True, eq=False)
 class Planner:
     """Derives the plans of the hosts of one network, and keeps what many of them share."""
 
     routing: Routing
-    _rows: dict[tuple[object, ...], list[PeerPlan | None]] = field(default_factory=dict)
+    _rows: dict[tuple[object, ...], _Row] = field(default_factory=dict)
+    _indexes: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._indexes = [host.index for host in self.routing.links.hosts]
 
     def plan_interface(self, host: Host, rivals: Sequence[Host] = ()) -> InterfacePlan:
         """Derive the interface of an enabled host.
@@ -57,11 +97,12 @@ class Planner:
         """
         routing = self.routing
         rank = routing.links.rank[host.name]
-        peers = self._peers(host, rank)
+        # An address prefix of full length covers no peer.
+        own = tuple(address.network for address in host.addresses if address.network.prefixlen < address.max_prefixlen)
+        peers, beyond = self._peers(host, rank, own)
         default_versions = self._default_versions(host)
         uses_mark = bool(default_versions) and host.table != TABLE_OFF
         mark = host.firewall_mark or (DEFAULT_MARK if uses_mark else 0)
-        routes = self._routes(host, peers, mark if uses_mark else 0)
         rules = self._isolation_rules(host)
         if uses_mark:
             rules += _exit_rules(host, mark, default_versions, rivals)
@@ -81,7 +122,7 @@ class Planner:
                 AddressPlan(address=address, prefix_route=host.table == TABLE_MAIN) for address in host.addresses
             ),
             peers=peers,
-            routes=routes,
+            routes=_routes(host, own, beyond, mark),
             rules=tuple(rules),
             default_versions=default_versions,
             bypass=tuple(p for p in host.bypass if p.version in default_versions),
@@ -96,17 +137,45 @@ class Planner:
 
     # --- peers -------------------------------------------------------------------------------------------------------
 
-    def _peers(self, host: Host, rank: int) -> tuple[PeerPlan, ...]:
-        """Return the peers in the order of the file.
+    def _peers(self, host: Host, rank: int, own: tuple[Prefix, ...]) -> tuple[tuple[PeerPlan, ...], set[Prefix]]:
+        """Return the peers in the order of the file, and the AllowedIPs that need routes.
 
         Most peers look the same from most hosts (a full mesh has n² of them). So there is a row of peers for each kind
         of host, and only what is special about a pair is made for it: a preshared key, a link rule, hosts behind.
         """
         routing = self.routing
-        links = routing.links
-        rules = links.rules[rank]
+        rules = routing.links.rules[rank]
         view = routing.paths.view(host)
         whole = routing.whole_relay(view)
+        row = self._row(host)
+        special = {peer for peer in view.behind if peer in rules}
+        special.update(peer for peer in (whole, routing.links.rank.get(host.exit_node or "")) if peer in rules)
+        if any(not _is_shared(rule) for rule in set(rules.values())):
+            special.update(peer for peer, rule in rules.items() if not _is_shared(rule))
+
+        def make(peer: int) -> PeerPlan:
+            rule = rules[peer]
+            allowed_ips = routing.allowed_ips(host, view, peer, rule, whole)
+            return self._peer(host, routing.links.hosts[peer], rule, allowed_ips)
+
+        ranks = sorted(rules, key=self._indexes.__getitem__)
+        shared = row.peers
+        plans = [shared[peer] for peer in ranks]
+        if None in plans:
+            for peer, plan in zip(ranks, plans, strict=True):
+                if plan is None and peer not in special:
+                    row.put(peer, make(peer))
+            plans = [shared[peer] for peer in ranks]
+        beyond = row.beyond(own)
+        wanted = {prefix for peer in beyond.keys() & rules.keys() if peer not in special for prefix in beyond[peer]}
+        if special:
+            own_plans = {peer: make(peer) for peer in special}
+            plans = [own_plans.get(peer) or shared[peer] for peer in ranks]
+            wanted.update(prefix for plan in own_plans.values() for prefix in _beyond(plan, own))
+        return tuple(plans), wanted  # type: ignore[arg-type]
+
+    def _row(self, host: Host) -> _Row:
+        """Return the row of the hosts that see their peers as this one does."""
         kind = (
             host.manager is Manager.WG_QUICK,
             host.site,
@@ -114,32 +183,12 @@ class Planner:
             bool(host.site_endpoint),
             host.keepalive,
             host.accept,
-            routing.versions(host),
+            self.routing.versions(host),
         )
         row = self._rows.get(kind)
         if row is None:
-            row = self._rows[kind] = [None] * len(links.hosts)
-        exit_rank = links.rank.get(host.exit_node or "")
-        special = view.behind.keys() | {whole, exit_rank}
-        result: list[tuple[int, PeerPlan]] = []
-        hosts = links.hosts
-        for peer, rule in rules.items():
-            plan = None
-            shared = (
-                rule.kind is not RuleKind.LINK
-                and not rule.preshared_key
-                and rule.keepalive is None
-                and peer not in special
-            )
-            if shared:
-                plan = row[peer]
-            if plan is None:
-                plan = self._peer(host, hosts[peer], rule, routing.allowed_ips(host, view, peer, rule, whole))
-                if shared:
-                    row[peer] = plan
-            result.append((hosts[peer].index, plan))
-        result.sort(key=_first)
-        return tuple([plan for _, plan in result])
+            row = self._rows[kind] = _Row([None] * len(self._indexes))
+        return row
 
     def _peer(self, host: Host, peer: Host, rule: Rule, allowed_ips: tuple[Prefix, ...]) -> PeerPlan:
         endpoints = endpoint_towards(peer, host, rule)
@@ -169,39 +218,6 @@ class Planner:
             return frozenset()
         node = self.routing.topology.by_name[host.exit_node]
         return node.offers & self.routing.versions(host)
-
-    def _routes(self, host: Host, peers: tuple[PeerPlan, ...], mark: int) -> tuple[RoutePlan, ...]:
-        """Return a route for each AllowedIPs prefix that the host's own address prefixes do not cover.
-
-        With a table of its own the network's own prefix goes there too. A default route goes to the table of the mark.
-        """
-        if host.table == TABLE_OFF:
-            return ()
-        own = [ipaddress.ip_network(address.network) for address in host.addresses]
-        # An address prefix of full length covers no peer.
-        own = [prefix for prefix in own if prefix.prefixlen < prefix.max_prefixlen]
-        by_version: dict[int, list[Prefix]] = {4: [], 6: []}
-        for prefix in own:
-            by_version[prefix.version].append(prefix)
-        wanted: set[Prefix] = set()
-        for peer in peers:
-            if peer.route_allowed_ips:
-                for prefix in peer.allowed_ips:
-                    near = by_version[prefix.version]
-                    if not near or not covered(prefix, near):
-                        wanted.add(prefix)
-        defaults = [prefix for prefix in wanted if not prefix.prefixlen]
-        wanted.difference_update(defaults)
-        if host.table != TABLE_MAIN:
-            wanted.update(own)
-        routes = [
-            RoutePlan(destination=prefix, table=host.table, metric=host.metric)
-            for prefix in sorted(wanted, key=sort_key)
-        ]
-        routes += [
-            RoutePlan(destination=prefix, table=mark, metric=host.metric) for prefix in sorted(defaults, key=sort_key)
-        ]
-        return tuple(routes)
 
     def _isolation_rules(self, host: Host) -> list[PolicyRulePlan]:
         """Return the rules by which an isolating hub refuses packets from spoke to spoke.
@@ -257,8 +273,27 @@ class Planner:
         return frozenset(versions)
 
 
-def _first(pair: tuple[int, PeerPlan]) -> int:
-    return pair[0]
+def _is_shared(rule: Rule) -> bool:
+    """Whether a rule says nothing by which its links would differ from others."""
+    return rule.kind is not RuleKind.LINK and not rule.preshared_key and rule.keepalive is None
+
+
+def _routes(host: Host, own: tuple[Prefix, ...], beyond: set[Prefix], mark: int) -> tuple[RoutePlan, ...]:
+    """Return a route for each prefix of AllowedIPs that is `beyond` what the host's own addresses cover.
+
+    With a table of its own the network's own prefix goes there too. A default route goes to the table of the mark.
+    """
+    if host.table == TABLE_OFF:
+        return ()
+    defaults = {prefix for prefix in beyond if not prefix.prefixlen}
+    others = beyond - defaults
+    if host.table != TABLE_MAIN:
+        others.update(own)
+    return tuple(
+        RoutePlan(destination=prefix, table=table, metric=host.metric)
+        for prefixes, table in ((others, host.table), (defaults, mark))
+        for prefix in sorted(prefixes, key=sort_key)
+    )
 
 
 def _network_versions(topology: Topology) -> frozenset[int]:

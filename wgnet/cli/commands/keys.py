@@ -1,0 +1,283 @@
+"""`wgnet keys`: make keys where they are missing, list them, hand one host its part."""
+
+from __future__ import annotations
+
+from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
+from wgnet.cli.hosts import this_host
+from wgnet.cli.secrets import open_store
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.severity import Severity
+from wgnet.keys.match import check_key_pair
+from wgnet.keys.types import PrivateKey
+from wgnet.managers.dispatch import key_files
+from wgnet.model.topology import Host, Topology
+from wgnet.plan.derive import Fleet
+from wgnet.plan.types import InterfacePlan
+from wgnet.syntax.spec import Manager
+from wgnet.system.keystore import KeyStore
+from wgnet.system.secrets import SecretFinder
+
+#: The version of the JSON shape of `keys show`.
+VERSION = 1
+
+
+def run(context: Context) -> int:
+    """Run the action."""
+    return {"generate": _generate, "show": _show, "export": _export}[context.options.action](context)
+
+
+def _chosen(context: Context, fleet: Fleet) -> list[tuple[Topology, Host]]:
+    """Return the hosts that the options choose, or all, with their networks; disabled and external ones left out."""
+    wanted = context.options.host
+    names = fleet.host_names()
+    for name in wanted:
+        if name not in names:
+            from wgnet.syntax.types import suggest
+
+            context.diagnostics.report(
+                codes.UNKNOWN_HOST_ARGUMENT, f"no file describes a host '{name}'", help=suggest(name, names) or ()
+            )
+    return [
+        (routing.topology, host)
+        for routing in fleet.routings
+        for host in routing.topology.hosts
+        if host.manager is not Manager.EXTERNAL and not host.disabled and (not wanted or host.name in wanted)
+    ]
+
+
+# --- generate --------------------------------------------------------------------------------------------------------
+
+
+def _generate(context: Context) -> int:
+    """Make the missing keys in the key store, or this host's own, and write the public ones into the topology."""
+    options = context.options
+    fleet = context.read_fleet(missing_keys=Severity.NOTE)
+    if fleet is None:
+        return context.status()
+    # That hosts have no key yet is why this runs.
+    context.diagnostics.items = [d for d in context.diagnostics if d.code is not codes.NO_PUBLIC_KEY]
+    if options.keys is None:
+        if options.encrypt:
+            context.output.error("wgnet keys generate: --encrypt goes with --keys")
+            return EXIT_USAGE
+        return _generate_here(context, fleet)
+    store = open_store(context, must_exist=False, encrypt=options.encrypt)
+    assert store is not None
+    publics: dict[str, dict[str, str]] = {}
+    made = 0
+    for topology, host in _chosen(context, fleet):
+        if host.private_key.kind == "agent" and host.public_key is not None:
+            continue
+        key = store.private_key(topology.name, host.name, context.diagnostics)
+        if context.failed:
+            return context.status()
+        if key is None:
+            if host.public_key is not None:
+                continue  # its private key is elsewhere, on the host itself as a rule
+            key = store.create_private_key(topology.name, host.name, context.diagnostics)
+            made += key is not None
+        if key is None:
+            return context.status()
+        if not _agrees(key, host, f"{options.keys}/{topology.name}/{host.name}.key", context):
+            continue
+        if host.public_key is None:
+            publics.setdefault(topology.file, {})[host.name] = key.public()
+    made_masters = _make_masters(context, fleet, store)
+    if context.failed:
+        return context.status()
+    written = _write_public_keys(context, publics)
+    if written is None:
+        return EXIT_NOT_STARTED
+    parts = [f"{made:,} made in {options.keys}", f"{written:,} written into the topology"]
+    if made_masters:
+        parts.append("a master secret for preshared keys made")
+    context.output.line("keys: " + ", ".join(parts))
+    return context.status()
+
+
+def _agrees(key: PrivateKey, host: Host, where: str, context: Context) -> bool:
+    publics = [public for public in (host.public_key, host.next_public_key) if public is not None]
+    return not publics or check_key_pair(key, publics, where, context.diagnostics, host.place("public-key"))
+
+
+def _make_masters(context: Context, fleet: Fleet, store: KeyStore) -> int:
+    """Make the master secret of each network that derives preshared keys and has none."""
+    made = 0
+    for routing in fleet.routings:
+        topology = routing.topology
+        derives = any(rule.preshared_key is True for rule in topology.rules)
+        if derives and store.master(topology.name, context.diagnostics) is None and not context.failed:
+            made += store.create_master(topology.name, context.diagnostics) is not None
+    return made
+
+
+def _generate_here(context: Context, fleet: Fleet) -> int:
+    """Make this host's own key, where its manager will look for it, and say its public key."""
+    import os
+    from pathlib import PurePosixPath
+
+    from wgnet.system.hostkeys import create_host_private_key, read_host_private_key
+
+    name = this_host(context, context.options.host)
+    if name is None:
+        return EXIT_NOT_STARTED
+    appearances = fleet.appearances(name)
+    if not appearances:
+        context.diagnostics.report(
+            codes.UNKNOWN_HOST_ARGUMENT,
+            f"no file describes a host '{name}'",
+            help=("name this machine with --host, or in /etc/wgnet/host", "make all hosts' keys with --keys DIR"),
+        )
+        return context.status()
+    publics: dict[str, dict[str, str]] = {}
+    for planner, host in appearances:
+        topology = planner.routing.topology
+        if host.private_key.kind != "file":
+            context.output.line(f"{topology.name}: the key of '{name}' is no file")
+            continue
+        path = PurePosixPath(host.private_key.name)
+        key = read_host_private_key(context.root, path, context.diagnostics)
+        if key is None and not context.failed:
+            mode, gid = 0o600, -1
+            if host.manager is Manager.NETWORKD:
+                # systemd-networkd reads the key itself, and not as root.
+                mode, gid = 0o640, _networkd_group(context)
+            key = create_host_private_key(
+                context.root, path, context.diagnostics, mode=mode, uid=0 if os.geteuid() == 0 else -1, gid=gid
+            )
+        if key is None:
+            return context.status()
+        if not _agrees(key, host, str(path), context):
+            continue
+        context.output.line(f"{topology.name}: {name} {key.public()}")
+        if host.public_key is None:
+            publics.setdefault(topology.file, {})[name] = key.public()
+    if context.failed:
+        return context.status()
+    return EXIT_NOT_STARTED if _write_public_keys(context, publics) is None else context.status()
+
+
+def _networkd_group(context: Context) -> int:
+    import grp
+
+    try:
+        return grp.getgrnam("systemd-network").gr_gid
+    except KeyError:
+        context.diagnostics.report(
+            codes.GROUP_MISSING,
+            "there is no group 'systemd-network' here, the key belongs to root alone",
+            help="install systemd-networkd, then `chgrp systemd-network` the key: it does not run as root",
+        )
+        return -1
+
+
+def _write_public_keys(context: Context, publics: dict[str, dict[str, str]]) -> int | None:
+    """Write `public-key` into the files in place; return how many, or None after reporting why not."""
+    from wgnet.cli.editing import write_public_keys
+
+    written = 0
+    for file, keys in publics.items():
+        if not write_public_keys(file, keys, context.diagnostics):
+            return None
+        written += len(keys)
+    return written
+
+
+# --- show ------------------------------------------------------------------------------------------------------------
+
+
+def _show(context: Context) -> int:
+    """List the keys; the private ones masked unless told otherwise."""
+    options = context.options
+    fleet = context.read_fleet(missing_keys=Severity.NOTE)
+    if fleet is None:
+        return context.status()
+    context.diagnostics.items = [d for d in context.diagnostics if d.code is not codes.NO_PUBLIC_KEY]
+    store = open_store(context)
+    rows = []
+    for topology, host in _chosen(context, fleet):
+        key = None
+        if store is not None:
+            key = store.private_key(topology.name, host.name, context.diagnostics)
+            if key is not None:
+                _agrees(key, host, f"{options.keys}/{topology.name}/{host.name}.key", context)
+        secret = None if key is None else key.reveal() if options.show_secrets else "(hidden)"
+        rows.append((topology.name, host.name, host.public_key, host.next_public_key, secret))
+    if context.diagnostics.has_errors:
+        return context.status()
+    if options.format == "json":
+        import json
+
+        names = ("network", "host", "public_key", "next_public_key", "private_key")
+        shape = {"version": VERSION, "keys": [dict(zip(names, row, strict=True)) for row in rows]}
+        context.output.line(json.dumps(shape, indent=2))
+        return EXIT_DONE
+    width = max((len(f"{network}/{name}") for network, name, *_ in rows), default=0)
+    for network, name, public, following, secret in rows:
+        line = f"{f'{network}/{name}':<{width}}  {public or '(no public key yet)':<44}"
+        if following:
+            line += f"  next {following}"
+        if store is not None:
+            line += f"  private key {secret or 'not in the store'}"
+        context.output.line(line.rstrip())
+    return EXIT_DONE
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+def _export(context: Context) -> int:
+    """Write what one host keeps in /etc/wgnet: its private key and the preshared keys of its own links."""
+    options = context.options
+    if options.keys is None:
+        context.output.error("wgnet keys export: --keys DIR names the key store to take them from")
+        return EXIT_USAGE
+    fleet = context.read_fleet()
+    if fleet is None:
+        return context.status()
+    if options.host not in fleet.host_names():
+        options.host = [options.host]
+        _chosen(context, fleet)
+        return context.status()
+    finder = SecretFinder(store=open_store(context))
+    artifacts = []
+    for plan in fleet.plan_host(options.host).interfaces:
+        secrets = finder.find(plan, context.diagnostics)
+        if secrets.private_key is None and not context.diagnostics.has_errors:
+            _absent(context, plan)
+        artifacts += key_files(plan, secrets)
+    if context.failed:
+        return context.status()
+    if options.output is None:
+        from wgnet.cli.masking import mask_secrets
+
+        for artifact in artifacts:
+            text = artifact.content.decode()
+            context.output.line(f"# {artifact.path} {artifact.mode:04o} {artifact.owner}:{artifact.group}")
+            context.output.write(text if options.show_secrets else mask_secrets(text))
+        return EXIT_DONE
+    from pathlib import Path
+
+    from wgnet.system.tree import write_tree
+
+    report = write_tree(
+        Path(options.output),
+        [(options.host, artifacts)],
+        only={options.host},
+        force=False,
+        diagnostics=context.diagnostics,
+        progress=None,
+    )
+    if report is None:
+        return EXIT_NOT_STARTED
+    for path in (*report.written, *report.unchanged):
+        context.output.line(path)
+    return context.status()
+
+
+def _absent(context: Context, plan: InterfacePlan) -> None:
+    context.diagnostics.report(
+        codes.KEY_STORE,
+        f"the key store has no private key of '{plan.host.name}' in the network '{plan.network}'",
+        help="make it with `wgnet keys generate --keys DIR`, unless the host has made its own",
+    )

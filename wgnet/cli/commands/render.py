@@ -1,0 +1,176 @@
+"""`wgnet render`: write every host's files below a folder, this host's in place, or print one host's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
+from wgnet.cli.hosts import this_host
+from wgnet.cli.secrets import open_store
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.severity import Severity
+from wgnet.managers.artifact import Artifact
+from wgnet.managers.dispatch import Managers
+from wgnet.managers.templates import Templates
+from wgnet.plan.derive import Fleet
+from wgnet.system.outcome import WriteReport
+from wgnet.system.secrets import SecretFinder
+
+DEFAULT_OUTPUT = "rendered"
+
+
+def run(context: Context) -> int:
+    """Render as the options say."""
+    options = context.options
+    if options.runtime and not options.system:
+        return _usage(context, "--runtime goes with --system")
+    if options.show_secrets and not options.stdout:
+        return _usage(context, "--show-secrets goes with --stdout")
+    if options.stdout and not options.host:
+        return _usage(context, "--stdout prints one host's files: name it with --host")
+    if options.system and len(options.host) > 1:
+        return _usage(context, "--system writes the files of one host")
+    fleet = context.read_fleet()
+    if fleet is None:
+        return context.status()
+    if options.system:
+        return _render_system(context, fleet)
+    hosts = fleet.host_names()
+    chosen = list(dict.fromkeys(options.host))
+    for name in chosen:
+        if name not in hosts:
+            _unknown_host(context, name, hosts)
+    if context.failed:
+        return context.status()
+    rendering = _Rendering(context, fleet, SecretFinder(store=open_store(context)))
+    if options.stdout:
+        return _print(context, rendering, chosen)
+    return _render_tree(context, rendering, hosts, chosen)
+
+
+def _usage(context: Context, message: str) -> int:
+    context.output.error(f"wgnet render: {message}")
+    return EXIT_USAGE
+
+
+def _unknown_host(context: Context, name: str, hosts: list[str]) -> None:
+    from wgnet.syntax.types import suggest
+
+    context.diagnostics.report(
+        codes.UNKNOWN_HOST_ARGUMENT,
+        f"no file is made for a host '{name}'",
+        help=suggest(name, hosts) or "check the name; disabled and external hosts have no files",
+    )
+
+
+class _Rendering:
+    """One run's renderers and secrets; gives each host's artifacts, and stops at the first error."""
+
+    def __init__(self, context: Context, fleet: Fleet, secrets: SecretFinder, base: str = "/etc") -> None:
+        self.context = context
+        self.fleet = fleet
+        self.secrets = secrets
+        # A person's own templates are the system's, also when files are made for other hosts.
+        self.managers = Managers(Templates(context.root / "etc/wgnet/templates"), base)
+
+    def artifacts(self, name: str) -> list[Artifact]:
+        diagnostics = self.context.diagnostics
+        result: list[Artifact] = []
+        deliver = self.secrets.store is not None
+        for plan in self.fleet.plan_host(name).interfaces:
+            self.managers.check(plan, diagnostics)
+            result += self.managers.render(
+                plan, self.secrets.find(plan, diagnostics), diagnostics, deliver_keys=deliver
+            )
+        return result
+
+    def all(self, names: list[str]) -> Iterator[tuple[str, list[Artifact]]]:
+        for name in names:
+            yield name, self.artifacts(name)
+
+
+def _render_tree(context: Context, rendering: _Rendering, hosts: list[str], chosen: list[str]) -> int:
+    from wgnet.system.tree import write_tree
+
+    options = context.options
+    directory = Path(options.output or DEFAULT_OUTPUT)
+    names = chosen or hosts
+    with context.output.progress("rendering") as progress:
+        report = write_tree(
+            directory,
+            rendering.all(names),
+            only=frozenset(chosen) if chosen else None,
+            force=options.force,
+            diagnostics=context.diagnostics,
+            progress=lambda done: progress.update(done, len(names)),
+        )
+    if report is None:
+        return _not_written(context)
+    return _summary(context, report, f"{len(names):,} {'host' if len(names) == 1 else 'hosts'}", str(directory))
+
+
+def _render_system(context: Context, fleet: Fleet) -> int:
+    from wgnet.system.install import write_system
+
+    options = context.options
+    name = this_host(context, options.host)
+    if name is None:
+        return EXIT_NOT_STARTED
+    hosts = fleet.host_names()
+    if name not in hosts and context.files:
+        _unknown_host(context, name, hosts)
+        return context.status()
+    base = "/run" if options.runtime else "/etc"
+    rendering = _Rendering(context, fleet, SecretFinder(store=open_store(context), root=context.root), base)
+    artifacts = rendering.artifacts(name)
+    if context.failed:
+        return context.status()
+    report = write_system(
+        context.root,
+        artifacts,
+        networks={routing.topology.name for routing in fleet.routings} if context.files else None,
+        runtime=options.runtime,
+        force=options.force,
+        diagnostics=context.diagnostics,
+    )
+    if report is None:
+        return _not_written(context)
+    return _summary(context, report, f"'{name}'", str(context.root))
+
+
+def _not_written(context: Context) -> int:
+    """Return the status for a run that wrote nothing: 1 when the topology is at fault, 6 when the place is."""
+    places = {codes.CANNOT_WRITE, codes.CHANGED_BY_HAND, codes.NOT_A_REGULAR_FILE, codes.LOCKED}
+    faults = [d for d in context.diagnostics if d.severity is Severity.ERROR]
+    return EXIT_NOT_STARTED if all(d.code in places for d in faults) else context.status()
+
+
+def _summary(context: Context, report: WriteReport, what: str, where: str) -> int:
+    parts = [f"{len(report.written):,} written", f"{len(report.unchanged):,} unchanged"]
+    if report.removed:
+        parts.append(f"{len(report.removed):,} removed")
+    context.output.line(f"{what} in {where}: {', '.join(parts)}")
+    for path in report.kept:
+        context.output.line(f"kept: {path}")
+    return context.status()
+
+
+def _print(context: Context, rendering: _Rendering, names: list[str]) -> int:
+    """Print the files one after another, each under a line with its path, mode and owner; secrets masked."""
+    from wgnet.cli.masking import mask_secrets
+
+    for name, artifacts in rendering.all(names):
+        if context.failed:
+            return context.status()
+        for artifact in artifacts:
+            title = artifact.path if len(names) == 1 else f"{name}:{artifact.path}"
+            context.output.line(f"# {title} {artifact.mode:04o} {artifact.owner}:{artifact.group}")
+            if artifact.target is not None:
+                context.output.line(f"-> {artifact.target}")
+                continue
+            text = artifact.content.decode()
+            if artifact.secret and not context.options.show_secrets:
+                text = mask_secrets(text)
+            context.output.write(text if text.endswith("\n") else f"{text}\n")
+    return EXIT_DONE if not context.failed else context.status()

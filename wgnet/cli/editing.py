@@ -1,0 +1,102 @@
+"""Writes into a topology file in place: the change is proved by reading the result before it replaces the file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from wgnet.cli.inputs import read_bytes
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.syntax.decode import parse_specification
+from wgnet.syntax.edit import apply_insertions, insert_entry
+from wgnet.syntax.spec import Specification
+
+
+def write_public_keys(file: str, keys: dict[str, str], diagnostics: Diagnostics) -> bool:
+    """Write the public keys of hosts without one into a topology file; comments, order and layout stay.
+
+    Return False after reporting why nothing was written. A host whose mapping is shared with another by an alias
+    cannot have a key of its own.
+    """
+    if file == "<stdin>":
+        diagnostics.report(
+            codes.CANNOT_WRITE,
+            "cannot write public keys into standard input",
+            help="name the topology's file",
+        )
+        return False
+    data = read_bytes(file, diagnostics)
+    before = None if data is None else parse_specification(data, file, Diagnostics())
+    if data is None or before is None:
+        return False
+    marked = data.startswith(b"\xef\xbb\xbf")
+    text = data.decode("utf-8-sig")
+    shared = _shared_mappings(before)
+    insertions = []
+    for host, key in keys.items():
+        spec = before.hosts.get(host)
+        if spec is None or spec.public_key is not None:
+            continue
+        if id(spec.node) in shared:
+            diagnostics.report(
+                codes.CANNOT_WRITE,
+                f"cannot write the public key of '{host}' into '{file}': by an alias its mapping stands elsewhere too",
+                before.host_keys[host].span,
+                help="write the host out, and put what is shared into `defaults`",
+            )
+            return False
+        insertions.append(insert_entry(text, spec.node, "public-key", f'"{key}"', "addresses"))
+    edited = apply_insertions(text, insertions)
+    _prove(before, edited, file, keys)
+    return _replace(Path(file), (b"\xef\xbb\xbf" if marked else b"") + edited.encode(), diagnostics)
+
+
+def _shared_mappings(spec: Specification) -> set[int]:
+    seen: set[int] = set()
+    shared: set[int] = set()
+    for host in (*spec.defaults.values(), *spec.hosts.values()):
+        (shared if id(host.node) in seen else seen).add(id(host.node))
+    return shared
+
+
+def _prove(before: Specification, edited: str, file: str, keys: dict[str, str]) -> None:
+    """Raise AssertionError (a bug) unless the new text says what the old said, and the keys."""
+    diagnostics = Diagnostics()
+    after = parse_specification(edited.encode(), file, diagnostics)
+    assert after is not None and not diagnostics.has_errors, "the edited topology cannot be read"
+    for name, host in before.hosts.items():
+        expected = keys.get(name) if host.public_key is None else host.public_key
+        assert after.hosts[name].public_key == expected, f"the key of '{name}' is not where it belongs"
+    assert after.network == before.network and after.peering == before.peering, "the edit changed something else"
+    assert list(after.hosts) == list(before.hosts), "the edit changed the hosts"
+
+
+def _replace(path: Path, content: bytes, diagnostics: Diagnostics) -> bool:
+    """Replace a file atomically, its mode and owner kept; a symbolic link stays one."""
+    target = Path(os.path.realpath(path))
+    staged = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+    try:
+        status = target.stat()
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                    with contextlib.suppress(PermissionError):
+                        os.fchown(descriptor, status.st_uid, status.st_gid)
+                os.fchmod(descriptor, status.st_mode & 0o7777)
+                stream.write(content)
+                stream.flush()
+                os.fsync(descriptor)
+            staged.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                staged.unlink()
+            raise
+    except OSError as error:
+        reason = (error.strerror or "cannot be written").lower()
+        diagnostics.report(codes.CANNOT_WRITE, f"cannot write '{path}': {reason}; nothing was changed")
+        return False
+    return True

@@ -1,0 +1,106 @@
+"""Reads topology files: the arguments, `-f`, or the system's folders. Output: the fleet of networks, diagnostics."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wgnet.checks.run import check_fleet, check_topology
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.diagnostics.severity import Severity
+from wgnet.diagnostics.span import Span
+from wgnet.model.resolve import resolve_topology
+from wgnet.plan.derive import Fleet
+from wgnet.syntax.decode import parse_specification
+from wgnet.syntax.events import MAX_BYTES
+
+#: Where the system's topologies are; the same file name in an earlier folder replaces (as systemd's do).
+SYSTEM_FOLDERS = ("etc/wgnet", "run/wgnet", "usr/local/lib/wgnet", "usr/lib/wgnet")
+
+
+def find_files(arguments: Sequence[str], root: Path, diagnostics: Diagnostics) -> list[str]:
+    """Return the topology files to read: the arguments, else the system's below `root`.
+
+    Finding none at all is reported as an error.
+    """
+    if arguments:
+        return list(dict.fromkeys(arguments))
+    chosen: dict[str, Path] = {}
+    for folder in SYSTEM_FOLDERS:
+        try:
+            names = sorted(os.listdir(root / folder))  # noqa: PTH208 - names alone
+        except OSError:
+            continue
+        for name in names:
+            path = root / folder / name
+            if name.endswith(".yml"):
+                diagnostics.report(
+                    codes.FILE_SUFFIX,
+                    f"'{path}' is not read: a topology's file name ends in '.yaml'",
+                    help="rename the file",
+                )
+            elif name.endswith(".yaml") and not name.startswith("."):
+                chosen.setdefault(name, path)
+    files = [str(path) for _, path in sorted(chosen.items()) if not _is_masked(path)]
+    if not files:
+        folders = ", ".join(f"'{root / folder}'" for folder in SYSTEM_FOLDERS)
+        diagnostics.report(
+            codes.NO_TOPOLOGY,
+            f"there is no topology file (*.yaml) in {folders}",
+            help="name a file, or write a first one with `wgnet init`",
+        )
+    return files
+
+
+def _is_masked(path: Path) -> bool:
+    """Whether the file is empty or a link to /dev/null, which hides the file of that name in later folders."""
+    try:
+        if path.is_symlink() and os.readlink(path) == "/dev/null":  # noqa: PTH115 - the text of the link
+            return True
+        return path.stat().st_size == 0
+    except OSError:
+        return False
+
+
+def read_bytes(file: str, diagnostics: Diagnostics) -> bytes | None:
+    """Read one file (`-` is standard input), at most a little more than a topology may have."""
+    try:
+        if file == "-":
+            return sys.stdin.buffer.read(MAX_BYTES + 1)
+        with Path(file).open("rb") as stream:
+            if stat.S_ISDIR(os.fstat(stream.fileno()).st_mode):
+                raise IsADirectoryError(21, "Is a directory")
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        diagnostics.report(codes.UNREADABLE, f"'{file}' cannot be read: {reason}", Span(file, 1, 1, 1, 1))
+        return None
+
+
+def read_fleet(files: Sequence[str], diagnostics: Diagnostics, *, missing_keys: Severity) -> Fleet | None:
+    """Read, resolve and check topology files; None when any of them, or all together, have errors.
+
+    `missing_keys` is how bad a host without a public key is.
+    """
+    routings = []
+    for file in files:
+        data = read_bytes(file, diagnostics)
+        if data is None:
+            continue
+        own = Diagnostics(sources=diagnostics.sources)
+        spec = parse_specification(data, "<stdin>" if file == "-" else file, own)
+        if spec is not None:
+            topology = resolve_topology(spec, own)
+            routing = check_topology(topology, own, missing_keys=missing_keys)
+            if routing is not None:
+                routings.append(routing)
+        diagnostics.items.extend(own.items)
+    if diagnostics.has_errors:
+        return None
+    fleet = Fleet(tuple(routings))
+    check_fleet(fleet, diagnostics)
+    return None if diagnostics.has_errors else fleet

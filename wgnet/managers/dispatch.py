@@ -1,0 +1,102 @@
+"""From the plan of a host to all its files: each interface by its manager, and beside them what no manager does.
+
+Input: plans and secrets. Output: artifacts in a fixed order. Opens nothing but templates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.keys.host import format_preshared_keys, preshared_keys_path
+from wgnet.managers.artifact import Artifact
+from wgnet.managers.base import InterfaceSecrets, Renderer
+from wgnet.managers.extras import Extras
+from wgnet.managers.networkd import Networkd
+from wgnet.managers.networkmanager import NetworkManager
+from wgnet.managers.templates import TemplateProblem, Templates
+from wgnet.managers.wgquick import WgQuick
+from wgnet.plan.derive import Fleet
+from wgnet.plan.types import InterfacePlan
+from wgnet.syntax.spec import Manager
+
+
+@dataclass(slots=True)
+class Managers:
+    """The renderers of one run; they keep what many hosts share."""
+
+    templates: Templates
+    base: str = "/etc"
+    renderers: dict[Manager, Renderer] = field(init=False)
+    extras: Extras = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.renderers = {
+            Manager.NETWORKD: Networkd(self.templates, self.base),
+            Manager.NETWORKMANAGER: NetworkManager(self.templates, self.base),
+            Manager.WG_QUICK: WgQuick(self.templates, self.base),
+        }
+        self.extras = Extras(self.templates, self.base)
+
+    def check(self, plan: InterfacePlan, diagnostics: Diagnostics) -> None:
+        """Report what the interface's manager cannot express."""
+        self.renderers[plan.manager].check(plan, diagnostics)
+
+    def render(
+        self, plan: InterfacePlan, secrets: InterfaceSecrets, diagnostics: Diagnostics, *, deliver_keys: bool = False
+    ) -> list[Artifact]:
+        """Return the files of one interface; with `deliver_keys` also those that hold the host's own secrets."""
+        try:
+            artifacts = self.renderers[plan.manager].render(plan, secrets, diagnostics)
+            if plan.manager is not Manager.WG_QUICK:
+                artifacts += self.extras.render(plan)
+        except TemplateProblem as problem:
+            problem.report(diagnostics)
+            return []
+        if deliver_keys and plan.manager is not Manager.WG_QUICK:
+            artifacts += key_files(plan, secrets)
+        return artifacts
+
+
+def key_files(plan: InterfacePlan, secrets: InterfaceSecrets) -> list[Artifact]:
+    """Return the files in which the host keeps its secrets: `wgnet render --system` on it finds them there."""
+    artifacts = []
+    if secrets.private_key is not None and plan.private_key.kind == "file":
+        # systemd-networkd reads the file itself, and not as root.
+        networkd = plan.manager is Manager.NETWORKD
+        artifacts.append(
+            Artifact(
+                path=plan.private_key.name,
+                network=plan.network,
+                content=f"{secrets.private_key.reveal()}\n".encode(),
+                mode=0o640 if networkd else 0o600,
+                group="systemd-network" if networkd else "root",
+                secret=True,
+            )
+        )
+    derived = {
+        public: secrets.preshared_keys[public]
+        for peer in plan.peers
+        if peer.preshared_key == "derived"
+        for public in (peer.public_key, peer.next_public_key)
+        if public and public in secrets.preshared_keys
+    }
+    if derived:
+        artifacts.append(
+            Artifact(
+                path=str(preshared_keys_path(plan.network)),
+                network=plan.network,
+                content=format_preshared_keys(derived).encode(),
+                mode=0o600,
+                secret=True,
+            )
+        )
+    return artifacts
+
+
+def check_plans(fleet: Fleet, diagnostics: Diagnostics) -> None:
+    """Report, for every host of every network, what its manager cannot express."""
+    managers = Managers(Templates())
+    for name in fleet.host_names():
+        for plan in fleet.plan_host(name).interfaces:
+            managers.check(plan, diagnostics)

@@ -1,0 +1,56 @@
+"""Edits a topology's text in place: only what is to change changes; comments, order and layout stay.
+
+Input: the text, the node to edit, what to write. Output: the new text. No I/O; the caller reads the result as a proof.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from wgnet.syntax.nodes import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Insertion:
+    """Text to put in before the character with this index."""
+
+    index: int
+    text: str
+
+
+def insert_entry(text: str, mapping: Mapping, key: str, value: str, after: str) -> Insertion:
+    """Return the insertion that adds `key: value` to a mapping, behind the entry `after` where its line allows.
+
+    `value` is YAML already. The mapping has not got the key. Raises ValueError for an empty block mapping, which
+    YAML cannot write.
+    """
+    if mapping.flow:
+        start = mapping.start.index + 1
+        return Insertion(start, f"{key}: {value}, " if mapping.entries else f"{key}: {value}")
+    if not mapping.entries:
+        raise ValueError("an empty block mapping")
+    newline = "\r\n" if "\r\n" in text else "\n"
+    first = mapping.entries[0][0]
+    indent = " " * first.start.column
+    for entry_key, entry_value in mapping.entries:
+        if entry_key.text != after:
+            continue
+        end = text.find("\n", entry_value.end.index)
+        if end == -1:
+            rest, end = text[entry_value.end.index :], len(text)
+            line = f"{newline}{indent}{key}: {value}"
+        else:
+            rest, end = text[entry_value.end.index : end], end + 1
+            line = f"{indent}{key}: {value}{newline}"
+        if re.fullmatch(r"[ \t]*(#.*)?\r?", rest):
+            return Insertion(end, line)
+    return Insertion(first.start.index, f"{key}: {value}{newline}{indent}")
+
+
+def apply_insertions(text: str, insertions: Iterable[Insertion]) -> str:
+    """Return the text with all insertions made; each index is of the text as it was."""
+    for insertion in sorted(insertions, key=lambda one: one.index, reverse=True):
+        text = text[: insertion.index] + insertion.text + text[insertion.index :]
+    return text
