@@ -454,32 +454,6 @@ PAGES = (
         fixed=_both(OFFICE, _LAB),
     ),
     Explanation(
-        code=codes.EXTERNAL_DERIVED_KEY,
-        meaning=(
-            "The link would get a derived preshared key, but one end is an external host. Derived keys come from the "
-            "key store's master secret, which the owner of an external host does not have, so the two ends could "
-            "never agree."
-        ),
-        example=change(
-            OFFICE,
-            ("hosts:\n", "  preshared-keys: true\nhosts:\n"),
-            ("  nyc:\n", "  nyc:\n    manager: external\n"),
-        ),
-        fixed=change(
-            OFFICE,
-            (
-                "hosts:\n",
-                "  preshared-keys: true\npeering:\n"
-                "  - link: [fra, nyc]\n    preshared-key: {file: /etc/wgnet/nyc.psk}\nhosts:\n",
-            ),
-            ("  nyc:\n", "  nyc:\n    manager: external\n"),
-        ),
-        way_out=(
-            "Write a `link` rule with `preshared-key: false`, or with the file or credential that holds the key "
-            "agreed on with the owner."
-        ),
-    ),
-    Explanation(
         code=codes.NEXT_KEY_EQUAL,
         meaning=(
             "`next-public-key` is the key that a rotation goes to, and here it is the host's present key. One key "
