@@ -268,7 +268,7 @@ class Transaction:
                 return  # renamed before the run was killed
             folder, name = self.root.place(change.path)
             standing = identity(folder, name)
-            if standing is not None and standing != change.seen:
+            if standing is not None and standing != change.seen and change is not self.changes[-1]:
                 keep = backup_name(folder, name)
                 os.link(name, keep, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
                 self.kept.append(self.root.show(_beside(change.path, keep)))
