@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from wgnet.cli.terminal import Output
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
 from wgnet.plan.derive import Fleet
+from wgnet.record import field, record
 
 EXIT_DONE = 0
 EXIT_TOPOLOGY = 1
@@ -22,7 +22,7 @@ class Usage(Exception):  # noqa: N818 - a user's mistake on the command line
     """A command line that argparse cannot refuse by itself."""
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Context:
     """One run of one command."""
 
@@ -67,7 +67,7 @@ class Context:
         """Print the diagnostics once, to stderr, or to stdout where they are the result."""
         if not self.printed:
             self.printed = True
-            chosen: str = output_format or getattr(self.options, "diagnostics", "full")
+            chosen = str(output_format or getattr(self.options, "diagnostics", "full"))
             if result or self.diagnostics.items:
                 self.output.diagnostics(self.diagnostics, chosen, result=result)
 

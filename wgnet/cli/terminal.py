@@ -14,12 +14,12 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TextIO
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.printers import print_diagnostics
+from wgnet.record import field, record
 
 #: What `--color` takes.
 COLOR_CHOICES = ("auto", "always", "never")
@@ -52,7 +52,7 @@ def wants_color(choice: str, stream: TextIO | None, environ: Mapping[str, str] =
     return is_terminal(stream)
 
 
-@dataclass(slots=True, kw_only=True)
+@record(frozen=False)
 class Output:
     """stdout and stderr of one run. A missing stream (`>&-`) swallows what is written to it."""
 

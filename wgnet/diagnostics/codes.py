@@ -9,12 +9,11 @@ manager cannot express · WG5xxx keys · WG6xxx the system: files, folders, temp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from wgnet.diagnostics.severity import Severity
+from wgnet.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Code:
     """A kind of diagnostic: its name, its usual severity, and what it means in a few words."""
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from wgnet.diagnostics.codes import Code
 from wgnet.diagnostics.severity import Severity
 from wgnet.diagnostics.span import Span
+from wgnet.record import field, record
 
 __all__ = ["Diagnostic", "Diagnostics", "Label", "Severity"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Label:
     """A place and what is to be said about it; `message` may be empty."""
 
@@ -20,7 +20,7 @@ class Label:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Diagnostic:
     """One problem: `message` says it in a line, `primary` is where it is, `secondary` what it clashes with.
 
@@ -42,8 +42,7 @@ class Diagnostic:
         return (span.file, span.line, span.column, self.code.name, self.message)
 
 
-
-@dataclass(slots=True)
+@record(frozen=False, kw_only=False)
 class Diagnostics:
     """Collects the diagnostics of one run, and the texts that they point into."""
 

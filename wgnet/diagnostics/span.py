@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from wgnet.record import record
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@record(kw_only=False)
 class Span:
     """A stretch of text in one file.
 

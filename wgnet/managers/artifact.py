@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from wgnet.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Artifact:
     """One file, or one symbolic link, of one host.
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.keys.types import PresharedKey, PrivateKey
 from wgnet.managers.artifact import Artifact
 from wgnet.plan.types import InterfacePlan
+from wgnet.record import field, record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class InterfaceSecrets:
     """The secrets of one interface that are at hand. `preshared_keys` is by the peer's public key."""
 
@@ -27,4 +27,4 @@ class Renderer(Protocol):
         """Report, at its place, everything in the plan that the manager or its version cannot express."""
 
     def render(self, plan: InterfacePlan, secrets: InterfaceSecrets, diagnostics: Diagnostics) -> list[Artifact]:
-        """Return the files of the interface, in a fixed order; report secrets that must stand in them and are absent."""
+        """Return the interface's files in a fixed order; report secrets that must stand in them and are absent."""

@@ -5,8 +5,6 @@ Input: plans and secrets. Output: artifacts in a fixed order. Opens nothing but 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.keys.host import format_preshared_keys, preshared_keys_path
 from wgnet.managers.artifact import Artifact
@@ -18,10 +16,11 @@ from wgnet.managers.templates import TemplateProblem, Templates
 from wgnet.managers.wgquick import WgQuick
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
+from wgnet.record import field, record
 from wgnet.syntax.spec import Manager
 
 
-@dataclass(slots=True)
+@record(frozen=False, kw_only=False)
 class Managers:
     """The renderers of one run; they keep what many hosts share."""
 

@@ -9,7 +9,6 @@ key never stands in a file from here. Opens nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -19,6 +18,7 @@ from wgnet.managers.escape import unit_value
 from wgnet.managers.templates import Templates
 from wgnet.model.topology import TABLE_MAIN
 from wgnet.plan.types import Action, AddressPlan, DnsPlan, InterfacePlan, PeerPlan, PolicyRulePlan, RoutePlan
+from wgnet.record import record
 from wgnet.syntax.spec import Prefix, SecretSource
 
 #: The oldest systemd that is supported: Ubuntu 22.04's.
@@ -36,7 +36,7 @@ _PLACE = "\0"
 _HIDDEN = ("/home/", "/root/", "/run/user/")
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class _Section:
     """A section of a .network file: its name and its lines."""
 
@@ -72,7 +72,7 @@ class Networkd:
                     help=f"remove '{key}', or set 'manager: networkmanager'",
                 )
         version = _version(plan)
-        if version is not None and version < OLDEST and "manager-version" in host.spec.nodes:
+        if version is not None and version < OLDEST:
             diagnostics.report(
                 codes.VERSION_CANNOT,
                 f"expected systemd {OLDEST} or later, found '{version}'",
@@ -257,14 +257,8 @@ def _secret_line(key: str, source: SecretSource) -> str:
 
 
 def _version(plan: InterfacePlan) -> int | None:
-    """Return the host's systemd version, or None where none is known.
-
-    A number below 200 that the host inherits is NetworkManager's, given to a group of hosts with either manager.
-    """
-    version = plan.manager_version
-    if version is None or (version[0] < 200 and "manager-version" not in plan.host.spec.nodes):
-        return None
-    return version[0]
+    """Return the host's systemd version, or None where any may be meant."""
+    return None if plan.manager_version is None else plan.manager_version[0]
 
 
 def _report_absent(plan: InterfacePlan, path: str, absent: Sequence[str], diagnostics: Diagnostics) -> None:

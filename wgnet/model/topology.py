@@ -6,10 +6,10 @@ Output of `resolve.py`, input of everything after it. Nothing here computes.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 from typing import Literal
 
 from wgnet.diagnostics.span import Span
+from wgnet.record import field, record
 from wgnet.syntax.nodes import List, Node, Scalar
 from wgnet.syntax.spec import (
     Address,
@@ -35,7 +35,7 @@ DEFAULT_MTU = 1420
 DEFAULT_KEEPALIVE = 25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Dns:
     """DNS servers and the domains that they are asked for."""
 
@@ -43,7 +43,7 @@ class Dns:
     search: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@record(eq=False)
 class Host:
     """One host of the network. `index` is its place in `Topology.hosts`.
 
@@ -119,7 +119,7 @@ class RuleKind(enum.IntEnum):
     LINK = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@record(eq=False)
 class Rule:
     """One rule of `peering` with its names resolved to hosts, disabled ones left out.
 
@@ -149,7 +149,7 @@ class Rule:
         return self.spec.nodes[name].span
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@record(eq=False)
 class Expectation:
     """One line of `expect` with its names resolved."""
 
@@ -161,7 +161,7 @@ class Expectation:
     spec: ExpectSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@record(eq=False)
 class Topology:
     """One network. `hosts` is in the file's order and has the disabled hosts too; `groups` has `all`."""
 

@@ -7,7 +7,6 @@ that look alike from many hosts are made once. No manager, no I/O.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from wgnet.model.topology import (
     DEFAULT_KEEPALIVE,
@@ -29,6 +28,7 @@ from wgnet.plan.types import (
     PolicyRulePlan,
     RoutePlan,
 )
+from wgnet.record import field, record
 from wgnet.routing.allowed_ips import Routing
 from wgnet.routing.links import bits, endpoint_towards
 from wgnet.routing.prefixes import collapse, covered, sort_key, sort_prefixes
@@ -41,7 +41,7 @@ PRIORITY_OWN_PACKETS = 32700
 PRIORITY_ISOLATION = 32600
 
 
-@dataclass(slots=True, eq=False)
+@record(frozen=False, kw_only=False, eq=False)
 class _Row:
     """The peers as hosts of one kind see them, by rank, where nothing is special about the pair; None: not made yet.
 
@@ -78,7 +78,7 @@ def _beyond(peer: PeerPlan, own: tuple[Prefix, ...]) -> tuple[Prefix, ...]:
     return tuple(prefix for prefix in peer.allowed_ips if not covered(prefix, own))
 
 
-@dataclass(slots=True, eq=False)
+@record(frozen=False, kw_only=False, eq=False)
 class Planner:
     """Derives the plans of the hosts of one network, and keeps what many of them share."""
 
@@ -362,7 +362,7 @@ def reverse_zones(subnet: Prefix) -> list[str]:
     return zones
 
 
-@dataclass(slots=True, eq=False)
+@record(frozen=False, kw_only=False, eq=False)
 class Fleet:
     """Several networks over one set of hosts: what `wgnet` was given files of."""
 

@@ -7,13 +7,13 @@ how a manager writes it down.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 
 from wgnet.model.topology import Host
+from wgnet.record import field, record
 from wgnet.syntax.spec import Address, Endpoint, Interface, Manager, Prefix, SecretSource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@record(eq=False)
 class PeerPlan:
     """One peer of an interface. Peers that are alike on many hosts are one object: compare and cache them by identity.
 
@@ -33,7 +33,7 @@ class PeerPlan:
     route_allowed_ips: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class AddressPlan:
     """An address of the interface. Without `prefix_route` the kernel makes no route to its prefix."""
 
@@ -41,7 +41,7 @@ class AddressPlan:
     prefix_route: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class RoutePlan:
     """A route to the interface, without gateway."""
 
@@ -57,7 +57,7 @@ class Action(enum.Enum):
     PROHIBIT = "prohibit"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class PolicyRulePlan:
     """A routing policy rule (ip-rule(8)) of one address family.
 
@@ -77,7 +77,7 @@ class PolicyRulePlan:
     suppress_prefix_length: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class DnsPlan:
     """DNS of the interface. With `everything` all queries go to `servers`, else only those for `search` and `reverse`.
 
@@ -91,7 +91,7 @@ class DnsPlan:
     everything: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class InterfacePlan:
     """One WireGuard interface of one host.
 
@@ -126,7 +126,7 @@ class InterfacePlan:
     autoconnect: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class HostPlan:
     """All WireGuard interfaces of one host, one for each network that it is in, in the order of the networks."""
 

@@ -7,14 +7,14 @@ host. No manager, no I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from wgnet.model.topology import Host, Rule, Topology
+from wgnet.record import record
 from wgnet.routing.links import Links, bits, find_links, same_site
 from wgnet.routing.paths import Paths, View
 from wgnet.routing.prefixes import (
     DEFAULT_ROUTES,
     PrefixMap,
+    contains,
     covered,
     host_prefix,
     sort_prefixes,
@@ -26,7 +26,7 @@ ANY: tuple[Prefix, ...] = (DEFAULT_ROUTES[4], DEFAULT_ROUTES[6])
 _NO_PREFIXES: tuple[Prefix, ...] = ()
 
 
-@dataclass(slots=True, eq=False)
+@record(frozen=False, kw_only=False, eq=False)
 class Routing:
     """The mathematics of one network: its links and paths, and what hosts take from each other."""
 
@@ -40,6 +40,8 @@ class Routing:
     _advertised: PrefixMap[Host]
     #: The hosts with an address of an IP version, as bits.
     having: dict[int, int]
+    #: The hosts that advertise a subnet around one of the network's own, as bits.
+    around: int
 
     @classmethod
     def of(cls, topology: Topology) -> Routing:
@@ -47,17 +49,20 @@ class Routing:
         links = find_links(topology)
         own = [tuple(host_prefix(address) for address in host.addresses) for host in links.hosts]
         advertisers = 0
+        around = 0
         advertised: PrefixMap[Host] = PrefixMap()
         for rank, host in enumerate(links.hosts):
             if host.advertise:
                 advertisers |= 1 << rank
                 for prefix in host.advertise:
                     advertised.add(prefix, host)
+                    if any(contains(prefix, subnet) for subnet in topology.subnets):
+                        around |= 1 << rank
         having = dict.fromkeys((4, 6), 0)
         for rank, host in enumerate(links.hosts):
             for version in host.versions:
                 having[version] |= 1 << rank
-        return cls(topology, links, Paths(topology, links), own, advertisers, advertised, having)
+        return cls(topology, links, Paths(topology, links), own, advertisers, advertised, having, around)
 
     def versions(self, host: Host) -> frozenset[int]:
         """Return the IP versions that a host takes prefixes of.
@@ -90,8 +95,11 @@ class Routing:
 
         That is where the host reaches every other, and all that are no peers of it through one relay. A host that has
         no more than peers, one of them a relay, is treated as if more stood behind it, so that the next spoke changes
-        nothing on it; unless the relay isolates it. Of two relays only the later one does so: a packet to an address
-        that nobody has would go to and fro between them.
+        nothing on it; unless the relay isolates it.
+
+        A packet to an address of the subnets that nobody has may not come back by it, to go to and fro for ever. So of
+        two relays only the later one gets them; and no host does to which the relay sends such packets: one that
+        advertises a subnet around them, or has a peer that does, or is the relay's exit node.
         """
         rank, relays = view.rank, self.links.relays
         if view.reached | 1 << rank != self.paths.everyone:
@@ -101,7 +109,12 @@ class Routing:
             through = list(bits(view.direct & ((1 << relays) - 1)))
         if len(through) != 1 or (rank < through[0]) or self.paths.isolated_at(through[0], rank):
             return None
-        return through[0]
+        relay = through[0]
+        if self.around & (view.direct & ~(1 << relay) | 1 << rank):
+            return None
+        if self.links.hosts[relay].exit_node == self.links.hosts[rank].name:
+            return None
+        return relay
 
     def allowed_ips(self, host: Host, view: View, peer: int, rule: Rule, whole: int | None) -> tuple[Prefix, ...]:
         """Return the AllowedIPs of the peer with rank `peer` on `host`, sorted.

@@ -7,16 +7,16 @@ broken, so that sets of hosts are integers with few bits in a network of many le
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from wgnet.model.topology import Host, Rule, RuleKind, Topology
+from wgnet.record import record
 from wgnet.syntax.spec import Endpoint, Manager
 
 #: The most links of one network: a full mesh of 2,048 hosts. More is a slip of the pen, and would not fit in memory.
 MAX_LINKS = 2048 * 2047 // 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(kw_only=False, eq=False)
 class Links:
     """The links of a network.
 

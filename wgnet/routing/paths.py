@@ -10,13 +10,12 @@ Sets of hosts are integers of bits by rank. Pure functions, no I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from wgnet.model.topology import Host, RuleKind, Topology
+from wgnet.record import record
 from wgnet.routing.links import Links, bits
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(kw_only=False, eq=False)
 class View:
     """What one host sees of the network. All sets are bits by rank.
 
@@ -33,7 +32,7 @@ class View:
     parents: dict[int, tuple[int, int]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(kw_only=False, eq=False)
 class _Isolation:
     """An isolating hub rule as bits."""
 

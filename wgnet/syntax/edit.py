@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from wgnet.record import record
 from wgnet.syntax.nodes import Mapping
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Insertion:
     """Text to put in before the character with this index."""
 

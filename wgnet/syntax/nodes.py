@@ -6,7 +6,6 @@ holds a guess of YAML's about its type.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from wgnet.diagnostics.span import Span
@@ -20,16 +19,18 @@ class Mark(Protocol):
     index: int
 
 
-@dataclass(slots=True, eq=False)
 class Node:
     """A scalar, a list or a mapping, and where it stands."""
 
-    file: str
-    start: Mark
-    end: Mark
+    __slots__ = ("end", "file", "start")
 
     #: What a diagnostic calls a node of this kind.
     kind = "a value"
+
+    def __init__(self, file: str, start: Mark, end: Mark) -> None:
+        self.file = file
+        self.start = start
+        self.end = end
 
     @property
     def span(self) -> Span:
@@ -37,14 +38,19 @@ class Node:
         return Span(self.file, self.start.line + 1, self.start.column + 1, self.end.line + 1, self.end.column + 1)
 
 
-@dataclass(slots=True, eq=False)
 class Scalar(Node):
     """A scalar's text. `plain` is false for a quoted or block scalar, which is never null."""
 
-    text: str
-    plain: bool
+    __slots__ = ("plain", "text")
 
     kind = "a single value"
+
+    def __init__(self, file: str, start: Mark, end: Mark, text: str, plain: bool) -> None:
+        self.file = file
+        self.start = start
+        self.end = end
+        self.text = text
+        self.plain = plain
 
     @property
     def is_null(self) -> bool:
@@ -52,24 +58,30 @@ class Scalar(Node):
         return self.plain and self.text in ("", "~", "null")
 
 
-@dataclass(slots=True, eq=False)
 class List(Node):
     """A list and whether it is written in brackets."""
 
-    items: list[Node]
-    flow: bool
+    __slots__ = ("flow", "items")
 
     kind = "a list"
 
+    def __init__(self, file: str, start: Mark, end: Mark, items: list[Node], flow: bool) -> None:
+        super().__init__(file, start, end)
+        self.items = items
+        self.flow = flow
 
-@dataclass(slots=True, eq=False)
+
 class Mapping(Node):
     """A mapping's entries in their order; a key stands in it once."""
 
-    entries: list[tuple[Scalar, Node]]
-    flow: bool
+    __slots__ = ("entries", "flow")
 
     kind = "a mapping"
+
+    def __init__(self, file: str, start: Mark, end: Mark, entries: list[tuple[Scalar, Node]], flow: bool) -> None:
+        super().__init__(file, start, end)
+        self.entries = entries
+        self.flow = flow
 
     def get(self, name: str) -> Node | None:
         """Return the value of the key `name`, or None."""

@@ -12,7 +12,7 @@ SCHEMA_ID = "urn:wgnet:topology:1"
 
 
 def build_schema() -> dict[str, Any]:
-    """Return the schema, JSON Schema draft 2020-12. It knows shapes; what only the whole network shows, `check` does."""
+    """Return the schema (JSON Schema 2020-12). It knows shapes; what only the whole network shows, `check` does."""
     section = SectionType("the file", TOP, dict, {})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

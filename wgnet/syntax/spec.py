@@ -7,10 +7,10 @@ the key's name, for the places of later diagnostics; it is no part of equality.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Literal
 
+from wgnet.record import field, record
 from wgnet.syntax.nodes import Mapping, Node, Scalar
 
 Address = IPv4Address | IPv6Address
@@ -27,7 +27,7 @@ class Manager(enum.Enum):
     EXTERNAL = "external"
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Endpoint:
     """Where a peer is reached: a host name or an address, and a UDP port (None: the host's listen port)."""
 
@@ -40,7 +40,7 @@ class Endpoint:
         return host if self.port is None else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class HostAddress:
     """A host's address in the tunnel; `length` is None where the subnet's prefix length holds."""
 
@@ -48,7 +48,7 @@ class HostAddress:
     length: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class SecretSource:
     """Where a manager finds a secret: a file on the host, a systemd credential, or NetworkManager's agent."""
 
@@ -56,7 +56,7 @@ class SecretSource:
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Spec:
     """What all parts of a specification share: the mapping that they come from."""
 
@@ -64,7 +64,7 @@ class Spec:
     nodes: dict[str, Node] = field(compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class DnsSpec(Spec):
     """DNS servers, and the domains that they are asked for (`~` routes a domain without searching it)."""
 
@@ -72,7 +72,7 @@ class DnsSpec(Spec):
     search: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class NetworkSpec(Spec):
     """The section `network`. Where `name` or `subnets` were bad they are empty."""
 
@@ -85,7 +85,7 @@ class NetworkSpec(Spec):
     dns: DnsSpec | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class HostSpec(Spec):
     """One host, or the defaults of one group. `listen_port` 0 is `auto`; `table` 0 is `off`, None `main`."""
 
@@ -119,7 +119,7 @@ class HostSpec(Spec):
     disabled: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class RuleSpec(Spec):
     """One rule of `peering`: exactly one of `mesh`, `hub` and `link` is given.
 
@@ -137,7 +137,7 @@ class RuleSpec(Spec):
     allowed_ips: Literal["any"] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class ExpectSpec(Spec):
     """One expectation. `to` is a name or an address; `via` the hosts between, None where anything will do."""
 
@@ -147,7 +147,7 @@ class ExpectSpec(Spec):
     reachable: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Specification(Spec):
     """A whole topology file. `peering` None is the default, a mesh of all hosts.
 

@@ -6,15 +6,14 @@ on as far as it can, so that one run shows every problem.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.codes import Code
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
+from wgnet.record import record
 from wgnet.syntax.nodes import List, Mapping, Node, Scalar
 from wgnet.syntax.values import Bad
 
@@ -45,11 +44,13 @@ def shown(text: str) -> str:
 
 def suggest(word: str, possible: Sequence[str]) -> str | None:
     """Return help that names what `word` was probably meant to be, or None."""
+    import difflib  # takes longer to import than most topologies to check
+
     near = difflib.get_close_matches(word, possible, n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Type:
     """A type of value: `name` is what messages and the manual call it."""
 
@@ -71,7 +72,7 @@ def wrong_type(node: Node, expected: str, diagnostics: Diagnostics) -> Any:
     return INVALID
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class ScalarType(Type):
     """A single value, read from its text by `read`, which raises `Bad`."""
 
@@ -93,7 +94,7 @@ class ScalarType(Type):
         return dict(self.json)
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class ChoiceType(Type):
     """One of a few words."""
 
@@ -119,7 +120,7 @@ class ChoiceType(Type):
         return {"enum": list(self.choices)}
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class ListType(Type):
     """A list; with `single`, one value without brackets will do too. An item may not stand twice if `unique`."""
 
@@ -168,7 +169,7 @@ class ListType(Type):
         return {"anyOf": [self.item.schema(), array]} if self.single else array
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class MapType(Type):
     """A mapping from names of the user's choice to values of one type."""
 
@@ -203,7 +204,7 @@ class MapType(Type):
         return schema
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class UnionType(Type):
     """A value that may be of several kinds of node; `pick` chooses the type by the node."""
 
@@ -222,7 +223,7 @@ class UnionType(Type):
         return {"anyOf": [option.schema() for option in self.options]}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record()
 class Key:
     """One key of a section: a row of the table that decoder, schema and manual share."""
 
@@ -238,7 +239,7 @@ class Key:
         return "from_" if self.name == "from" else self.name.replace("-", "_")
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class SectionType(Type):
     """A mapping with known keys that becomes `build(node=…, nodes=…, **fields)`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from wgnet.cli.context import EXIT_CHANGES, EXIT_DONE, Context
@@ -14,6 +13,7 @@ from wgnet.managers.dispatch import Managers
 from wgnet.managers.templates import Templates
 from wgnet.model.topology import Host
 from wgnet.plan.derive import Fleet
+from wgnet.record import field, record
 from wgnet.routing.allowed_ips import Routing
 from wgnet.routing.links import bits
 
@@ -21,7 +21,7 @@ from wgnet.routing.links import bits
 VERSION = 1
 
 
-@dataclass(slots=True)
+@record(frozen=False, kw_only=False)
 class Difference:
     """What changes: hosts by name; reach as lists of what each host gains and loses; files by host."""
 

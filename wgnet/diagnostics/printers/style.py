@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from wgnet.diagnostics.diagnostic import Diagnostic, Severity
+from wgnet.record import record
 
 _SEVERITY = {Severity.ERROR: "31", Severity.WARNING: "33", Severity.NOTE: "36"}
 
 
-@dataclass(frozen=True, slots=True)
+@record(kw_only=False)
 class Style:
     """Wraps text into SGR sequences (ECMA-48), or leaves it alone."""
 

@@ -1,0 +1,113 @@
+"""What NetworkManager and wg-quick share: secrets that stand in the file itself, and how their absence is told.
+
+Stage: managers. Input: an interface's plan and the secrets at hand; output: a peer's preshared key, diagnostics. No
+secret enters a diagnostic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.keys.types import PresharedKey
+from wgnet.managers.base import InterfaceSecrets
+from wgnet.plan.types import InterfacePlan, PeerPlan
+from wgnet.syntax.spec import Address, SecretSource
+
+#: How many peers a diagnostic names before it only counts.
+_NAMED = 8
+
+
+def public_keys(peer: PeerPlan) -> Iterator[tuple[str, bool]]:
+    """Yield the public keys that a peer is configured under, and whether it is the one with the AllowedIPs.
+
+    The second is the key that a rotation goes to: it must be known before the peer changes over. It has the endpoint
+    and the keepalive too, since a peer that only hears would not be reached any more when the first key dies.
+    """
+    yield peer.public_key, True
+    if peer.next_public_key is not None:
+        yield peer.next_public_key, False
+
+
+def preshared_key(peer: PeerPlan, public_key: str, secrets: InterfaceSecrets) -> PresharedKey | None:
+    """Return the preshared key of a link under one of the peer's keys, or None where it has none, or none at hand.
+
+    A derived one depends on the public keys; one that was agreed elsewhere is the link's, whatever the keys are.
+    """
+    if peer.preshared_key is None:
+        return None
+    found = secrets.preshared_keys.get(public_key)
+    if found is None and isinstance(peer.preshared_key, SecretSource):
+        found = secrets.preshared_keys.get(peer.public_key)
+    return found
+
+
+def report_absent(
+    plan: InterfacePlan, secrets: InterfaceSecrets, path: str, diagnostics: Diagnostics, ways_out: Iterable[str] = ()
+) -> None:
+    """Warn of the secrets that must stand in the file `path` and are not at hand; `ways_out` are the manager's own."""
+    host = plan.host
+    ways = ("give the key store with `--keys DIR`", f"run `wgnet render --system` on '{host.name}', where its keys lie")
+    if secrets.private_key is None and plan.private_key.kind == "file":
+        diagnostics.report(
+            codes.PRIVATE_KEY_ABSENT,
+            f"'{path}' of '{host.name}' is written without its private key: the tunnel cannot start",
+            host.place("private-key"),
+            help=(*ways, *ways_out),
+        )
+    absent = [
+        f"'{peer.name}'"
+        for peer in plan.peers
+        if peer.preshared_key is not None
+        and any(preshared_key(peer, key, secrets) is None for key, _ in public_keys(peer))
+    ]
+    if absent:
+        more = len(absent) - _NAMED
+        names = ", ".join(absent[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        diagnostics.report(
+            codes.PRESHARED_KEY_ABSENT,
+            f"'{path}' of '{host.name}' is written without the preshared keys of {names}",
+            host.span,
+            help=ways,
+        )
+
+
+def report_credentials(plan: InterfacePlan, manager: str, diagnostics: Diagnostics) -> None:
+    """Report secrets that are to come from systemd credentials, for a manager that reads none."""
+    host = plan.host
+    if plan.private_key.kind == "credential":
+        diagnostics.report(
+            codes.MANAGER_CANNOT,
+            f"{manager} cannot read the private key from a credential",
+            host.place("private-key"),
+            help=("name a file: private-key: {file: PATH}", "set `manager: networkd`, which can since version 256"),
+        )
+    for peer in plan.peers:
+        if isinstance(peer.preshared_key, SecretSource) and peer.preshared_key.kind == "credential":
+            diagnostics.report(
+                codes.MANAGER_CANNOT,
+                f"{manager} cannot read the preshared key of the link with '{peer.name}' from a credential",
+                host.span,
+                help="name a file in the link's rule: preshared-key: {file: PATH}",
+            )
+
+
+def dns_servers(plan: InterfacePlan, version: int) -> tuple[Address, ...]:
+    """Return the DNS servers of an IP version; none where the host has no address to ask them from."""
+    if plan.dns is None or all(address.address.version != version for address in plan.addresses):
+        return ()
+    return tuple(server for server in plan.dns.servers if server.version == version)
+
+
+def report_foreign_keys(plan: InterfacePlan, manager: str, keys: Iterable[str], diagnostics: Diagnostics) -> None:
+    """Report keys that are NetworkManager's alone; inherited ones are meant for other hosts of the group."""
+    host = plan.host
+    for key in keys:
+        if key in host.spec.nodes:
+            diagnostics.report(
+                codes.MANAGER_CANNOT,
+                f"{manager} cannot express '{key}'",
+                host.place(key),
+                help=f"remove '{key}', or set 'manager: networkmanager'",
+            )
