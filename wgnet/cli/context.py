@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wgnet.cli.terminal import Output
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
 from wgnet.plan.derive import Fleet
 from wgnet.record import field, record
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_TOPOLOGY = 1
@@ -39,6 +42,8 @@ class Context:
     @property
     def root(self) -> Path:
         """The folder that system paths are under."""
+        from pathlib import Path
+
         return Path(getattr(self.options, "root", "/"))
 
     @property
@@ -50,7 +55,7 @@ class Context:
         """Read and check the command's topology files, or the system's; None when there are errors."""
         from wgnet.cli.inputs import find_files, read_fleet
 
-        files = find_files(self.files, self.root, self.diagnostics)
+        files = find_files(self.files, getattr(self.options, "root", "/"), self.diagnostics)
         if self.diagnostics.has_errors:
             return None
         return read_fleet(files, self.diagnostics, missing_keys=missing_keys)

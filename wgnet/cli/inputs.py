@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from wgnet.checks.run import check_fleet, check_topology
 from wgnet.diagnostics import codes
@@ -22,21 +21,22 @@ from wgnet.syntax.events import MAX_BYTES
 SYSTEM_FOLDERS = ("etc/wgnet", "run/wgnet", "usr/local/lib/wgnet", "usr/lib/wgnet")
 
 
-def find_files(arguments: Sequence[str], root: Path, diagnostics: Diagnostics) -> list[str]:
+def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics) -> list[str]:
     """Return the topology files to read: the arguments, else the system's below `root`.
 
     Finding none at all is reported as an error.
     """
     if arguments:
         return list(dict.fromkeys(arguments))
-    chosen: dict[str, Path] = {}
-    for folder in SYSTEM_FOLDERS:
+    chosen: dict[str, str] = {}
+    folders = [os.path.join(root, folder) for folder in SYSTEM_FOLDERS]
+    for folder in folders:
         try:
-            names = sorted(os.listdir(root / folder))  # noqa: PTH208 - names alone
+            names = sorted(os.listdir(folder))
         except OSError:
             continue
         for name in names:
-            path = root / folder / name
+            path = os.path.join(folder, name)
             if name.endswith(".yml"):
                 diagnostics.report(
                     codes.FILE_SUFFIX,
@@ -45,23 +45,22 @@ def find_files(arguments: Sequence[str], root: Path, diagnostics: Diagnostics) -
                 )
             elif name.endswith(".yaml") and not name.startswith("."):
                 chosen.setdefault(name, path)
-    files = [str(path) for _, path in sorted(chosen.items()) if not _is_masked(path)]
+    files = [path for _, path in sorted(chosen.items()) if not _is_masked(path)]
     if not files:
-        folders = ", ".join(f"'{root / folder}'" for folder in SYSTEM_FOLDERS)
         diagnostics.report(
             codes.NO_TOPOLOGY,
-            f"there is no topology file (*.yaml) in {folders}",
+            f"there is no topology file (*.yaml) in {', '.join(repr(folder) for folder in folders)}",
             help="name a file, or write a first one with `wgnet init`",
         )
     return files
 
 
-def _is_masked(path: Path) -> bool:
+def _is_masked(path: str) -> bool:
     """Whether the file is empty or a link to /dev/null, which hides the file of that name in later folders."""
     try:
-        if path.is_symlink() and os.readlink(path) == "/dev/null":  # noqa: PTH115 - the text of the link
+        if os.path.islink(path) and os.readlink(path) == "/dev/null":
             return True
-        return path.stat().st_size == 0
+        return os.stat(path).st_size == 0
     except OSError:
         return False
 
@@ -71,7 +70,7 @@ def read_bytes(file: str, diagnostics: Diagnostics) -> bytes | None:
     try:
         if file == "-":
             return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with Path(file).open("rb") as stream:
+        with open(file, "rb") as stream:
             if stat.S_ISDIR(os.fstat(stream.fileno()).st_mode):
                 raise IsADirectoryError(21, "Is a directory")
             return stream.read(MAX_BYTES + 1)

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -60,8 +59,10 @@ def _command(options: argparse.Namespace) -> Command:
 
 def _report_bug(error: Exception, context: Context) -> int:
     """Say where a bug struck, without the exception's text, which could hold anything."""
+    import traceback
+
     frames = traceback.extract_tb(error.__traceback__)
-    where = " <- ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in reversed(frames[-6:]))  # noqa: PTH119
+    where = " <- ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in reversed(frames[-6:]))
     with contextlib.suppress(Exception):
         context.print_diagnostics()
     context.output.error(f"wgnet: internal error: {type(error).__name__} at {where}")
