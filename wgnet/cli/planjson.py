@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wgnet.plan.firewall import firewall_needs
 from wgnet.plan.types import HostPlan, InterfacePlan, PeerPlan, PolicyRulePlan
 
 VERSION = 1
@@ -33,8 +34,6 @@ def plan_to_json(plan: HostPlan) -> dict[str, Any]:
 
 
 def _interface(plan: InterfacePlan) -> dict[str, Any]:
-    from wgnet.cli.commands.show import firewall_needs
-
     return {
         "network": plan.network,
         "interface": plan.interface,

@@ -7,6 +7,7 @@ from wgnet.cli.planjson import plan_to_json
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.severity import Severity
 from wgnet.plan.derive import Fleet
+from wgnet.plan.firewall import firewall_needs
 from wgnet.plan.types import Action, InterfacePlan, PeerPlan, PolicyRulePlan
 
 
@@ -130,17 +131,3 @@ def _rule(rule: PolicyRulePlan) -> str:
     if rule.suppress_prefix_length is not None:
         parts.append(f"suppress_prefixlength {rule.suppress_prefix_length}")
     return " ".join(parts) + (f" ({'IPv6' if rule.version == 6 else 'IPv4'})")
-
-
-def firewall_needs(plan: InterfacePlan) -> list[str]:
-    """Return what a firewall on the host must let through, in words."""
-    needs = []
-    if plan.listen_port:
-        needs.append(f"let in UDP port {plan.listen_port}")
-    versions = " and ".join(f"IPv{version}" for version in sorted(plan.forwarding))
-    if plan.forwarding and plan.host.forward and len(plan.peers) > 1:
-        needs.append(f"forward {versions} from {plan.interface} to {plan.interface}")
-    networks = [*map(str, plan.host.advertise), *(["everything"] if plan.host.offers else [])]
-    if networks:
-        needs.append(f"forward between {plan.interface} and {', '.join(networks)}")
-    return needs
