@@ -18,7 +18,6 @@ from wgnet.managers.escape import unit_value
 from wgnet.managers.templates import Templates
 from wgnet.model.topology import TABLE_MAIN
 from wgnet.plan.types import Action, AddressPlan, DnsPlan, InterfacePlan, PeerPlan, PolicyRulePlan, RoutePlan
-from wgnet.record import record
 from wgnet.syntax.spec import Prefix, SecretSource
 
 #: The oldest systemd that is supported: Ubuntu 22.04's.
@@ -36,12 +35,8 @@ _PLACE = "\0"
 _HIDDEN = ("/home/", "/root/", "/run/user/")
 
 
-@record(kw_only=False)
-class _Section:
-    """A section of a .network file: its name and its lines."""
-
-    name: str
-    lines: tuple[str, ...]
+#: A section of a .network file: its name and its lines.
+_Section = tuple[str, list[str]]
 
 
 class Networkd:
@@ -291,7 +286,7 @@ def _address(plan: AddressPlan, metric: int) -> _Section:
     elif plan.address.network.prefixlen < plan.address.max_prefixlen:
         # Of both families: networkd passes it on as IFA_RT_PRIORITY, which the kernel knows since 4.18.
         lines.append(f"RouteMetric={metric}")
-    return _Section("Address", tuple(lines))
+    return "Address", lines
 
 
 def _route(plan: RoutePlan) -> _Section:
@@ -299,7 +294,7 @@ def _route(plan: RoutePlan) -> _Section:
     if plan.table != TABLE_MAIN:
         lines.append(f"Table={plan.table}")
     lines.append(f"Metric={plan.metric}")
-    return _Section("Route", tuple(lines))
+    return "Route", lines
 
 
 def _rule(plan: PolicyRulePlan) -> _Section:
@@ -327,4 +322,4 @@ def _rule(plan: PolicyRulePlan) -> _Section:
     if plan.table is not None:
         lines.append(f"Table={plan.table}")
     lines.append(f"Priority={plan.priority}")
-    return _Section("RoutingPolicyRule", tuple(lines))
+    return "RoutingPolicyRule", lines
