@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -233,3 +234,24 @@ def test_a_lock_is_of_the_folder_that_stands_there(folder: int, tmp_path: Path) 
     os.close(other)
     with pytest.raises(FileNotFoundError):
         lock_folder(folder, "none", wait=0)
+
+
+def test_a_folder_that_is_exchanged_while_it_is_locked_is_locked_again(
+    folder: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    real = fcntl.flock
+    asked: list[int] = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not asked:
+            exchange(folder, "a", "b")
+        asked.append(operation)
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    held = lock_folder(folder, "a", wait=0)
+    assert len(asked) == 2
+    assert os.path.samestat(os.fstat(held), os.stat(tmp_path / "a"))
+    os.close(held)

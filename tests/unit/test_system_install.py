@@ -371,3 +371,90 @@ def test_the_manifest_is_the_same_for_the_same_input(tmp_path: Path) -> None:
     write(tmp_path / "b", [*reversed(wanted)])
     texts = [(tmp_path / name / "var/lib/wgnet/manifest.json").read_bytes() for name in ("a", "b")]
     assert texts[0] == texts[1]
+
+
+def broken(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def test_there_is_no_way_back_once_the_links_may_be_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed while it cleans up has its way, though the disk fails at the next one."""
+    write(tmp_path, [file("n")])
+    real = os.unlink
+
+    def unlink(name: str, **options: int) -> None:
+        if name == "journal.committed":
+            raise broken(errno.EIO)
+        real(name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        diagnostics = Diagnostics()
+        wanted = [file("n2"), file("new", "/etc/new")]
+        assert write_system(tmp_path, wanted, networks=None, runtime=False, force=False, diagnostics=diagnostics)
+    assert (tmp_path / "var/lib/wgnet/journal.committed").exists()
+
+    def fsync(descriptor: int) -> None:
+        raise broken(errno.EIO)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        recover(tmp_path, runtime=False, diagnostics=Diagnostics())
+    assert (tmp_path / NETDEV[1:]).read_text() == "n2"
+    assert (tmp_path / "etc/new").read_text() == "new"
+    assert recover(tmp_path, runtime=False, diagnostics=Diagnostics())
+    assert write(tmp_path, wanted) == WriteReport(unchanged=(f"{tmp_path}{NETDEV}", f"{tmp_path}/etc/new"))
+
+
+def test_a_commit_that_is_taken_back_is_not_rolled_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rename of the record happens, is answered with an error, and the cleaning fails half-way."""
+    write(tmp_path, [file("n"), file("m", "/etc/z/m")])
+    rename, unlink = os.rename, os.unlink
+    unlinked: list[str] = []
+
+    def late(source: str, target: str, **options: int) -> None:
+        rename(source, target, **options)
+        if target == "journal.committed":
+            raise broken(errno.EIO)
+
+    def once(name: str, **options: int) -> None:
+        if name.endswith(".new~"):
+            if unlinked:
+                raise broken(errno.EIO)
+            unlinked.append(name)
+        unlink(name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", late)
+        patch.setattr(os, "unlink", once)
+        diagnostics = Diagnostics()
+        wanted = [file("n2"), file("m2", "/etc/z/m")]
+        assert (
+            write_system(tmp_path, wanted, networks=None, runtime=False, force=False, diagnostics=diagnostics) is None
+        )
+    assert unlinked
+    assert recover(tmp_path, runtime=False, diagnostics=Diagnostics())
+    assert [(tmp_path / p).read_text() for p in (NETDEV[1:], "etc/z/m")] == ["n", "m"]
+    assert not list(tmp_path.rglob(".wgnet*"))
+
+
+def test_every_file_is_on_the_disk_before_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    before_commit: list[set[int]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def mark(source: str, target: str, **options: int) -> None:
+        if target == "journal.committed":
+            before_commit.append(set(synced))
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "rename", mark)
+    write(tmp_path, [file("n"), file("x", "/etc/new/x")])
+    (before,) = before_commit
+    for path in (NETDEV[1:], "etc/new/x", "etc/new", "etc", "var/lib/wgnet/manifest.json", "var/lib/wgnet"):
+        assert (tmp_path / path).stat().st_ino in before, path

@@ -432,3 +432,23 @@ def test_a_manifest_that_names_a_place_outside_removes_nothing(out: Path) -> Non
     write(out, {"fra": [file("f2")]}, expect=[codes.CANNOT_WRITE])
     write(out, {"fra": [file("f2")]}, force=True)
     assert victim.read_text() == "f"
+
+
+def test_what_a_journal_needs_is_not_cleaned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_module._Place, "_may_exchange", lambda self, old: False)
+    out = tmp_path / "out"
+    write(out, {"fra": [file("f"), file("n", "/etc/n")]})
+    real = os.rename
+
+    def failing(source: str, target: str, **options: int) -> None:
+        if target == "n" or source.isdigit():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(source, target, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", failing)
+        write(out, {"fra": [file("f2"), file("n2", "/etc/n")]}, expect=[codes.CANNOT_WRITE])
+    assert (out / f"fra{PATH}").read_text() == "f2"
+    write(out, {"fra": [file("f"), file("n", "/etc/n")]})
+    assert (out / f"fra{PATH}").read_text() == "f"
+    assert names(out) == [".gitignore", MANIFEST, "fra/etc/n", f"fra{PATH}"]
