@@ -27,16 +27,18 @@ def insert_entry(text: str, mapping: Mapping, key: str, value: str, after: str) 
     YAML cannot write.
     """
     if mapping.flow:
-        start = mapping.start.index + 1
-        return Insertion(start, f"{key}: {value}, " if mapping.entries else f"{key}: {value}")
+        if not mapping.entries:
+            return Insertion(mapping.start.index + 1, f"{key}: {value}")
+        ends = {entry_key.text: entry_value.end.index for entry_key, entry_value in mapping.entries}
+        return Insertion(ends.get(after, mapping.entries[-1][1].end.index), f", {key}: {value}")
     if not mapping.entries:
         raise ValueError("an empty block mapping")
     newline = "\r\n" if "\r\n" in text else "\n"
     first = mapping.entries[0][0]
     indent = " " * first.start.column
     for entry_key, entry_value in mapping.entries:
-        if entry_key.text != after:
-            continue
+        if entry_key.text != after or entry_value.start.index < entry_key.end.index:
+            continue  # not there, or an alias, whose node stands elsewhere
         end = text.find("\n", entry_value.end.index)
         if end == -1:
             rest, end = text[entry_value.end.index :], len(text)
