@@ -30,8 +30,9 @@ from wgnet.plan.types import (
 )
 from wgnet.record import field, record
 from wgnet.routing.allowed_ips import Routing
+from wgnet.routing.isolation import order_refusals
 from wgnet.routing.links import bits, endpoint_towards
-from wgnet.routing.prefixes import collapse, covered, sort_key, sort_prefixes
+from wgnet.routing.prefixes import covered, sort_key, sort_prefixes
 from wgnet.syntax.spec import Manager, Prefix
 
 # Just before the kernel's rule for the table main (32766), as wg-quick's rules come to lie; the bypass before them,
@@ -220,41 +221,26 @@ class Planner:
         return node.offers & self.routing.versions(host)
 
     def _isolation_rules(self, host: Host) -> list[PolicyRulePlan]:
-        """Return the rules by which an isolating hub refuses packets from spoke to spoke.
-
-        Where all that comes in comes from spokes, the destination decides. Where others come in too, what they send
-        is looked up first.
-        """
+        """Return the rules by which an isolating hub refuses packets from spoke to spoke, and lets others through."""
         routing = self.routing
-        if not host.forward or not any(rule.isolate and host in rule.hubs for rule in routing.topology.rules):
+        if not host.forward:
             return []
-        spokes, others = routing.isolation(host, routing.paths.view(host))
-        targets, senders = collapse(spokes), collapse(others)
+        owners = routing.isolation(host, routing.paths.view(host))
+        if not owners:
+            return []
         table = TABLE_MAIN if host.table == TABLE_OFF else host.table
-        rules = [
+        return [
             PolicyRulePlan(
-                version=target.version,
-                priority=PRIORITY_ISOLATION,
-                table=table,
-                source=sender,
-                destination=target,
+                version=rule.destination.version,
+                priority=PRIORITY_ISOLATION + rule.order,
+                action=Action.PROHIBIT if rule.refuses else Action.LOOKUP,
+                table=None if rule.refuses else table,
+                source=rule.source,
+                destination=rule.destination,
                 incoming_interface=host.interface,
             )
-            for sender in senders
-            for target in targets
-            if sender.version == target.version
+            for rule in order_refusals(owners, routing.nearby(host))
         ]
-        rules += [
-            PolicyRulePlan(
-                version=target.version,
-                priority=PRIORITY_ISOLATION + 1,
-                action=Action.PROHIBIT,
-                destination=target,
-                incoming_interface=host.interface,
-            )
-            for target in targets
-        ]
-        return rules
 
     def _forwarding(self, host: Host, rank: int) -> frozenset[int]:
         """Return the IP versions that the kernel must forward: between peers, and between tunnel and what is behind."""

@@ -148,23 +148,22 @@ class Routing:
             peer: self.allowed_ips(host, view, peer, rule, whole) for peer, rule in self.links.rules[view.rank].items()
         }
 
-    def isolation(self, host: Host, view: View) -> tuple[tuple[Prefix, ...], tuple[Prefix, ...]]:
-        """Return what an isolating hub refuses: (prefixes of the spokes, prefixes of the peers that are no spokes).
+    def isolation(self, host: Host, view: View) -> dict[Prefix, int]:
+        """Return whose spokes an isolating hub keeps apart: for each prefix of its peers the isolating rules, as bits.
 
-        Both empty where the host is no isolating hub.
+        Empty where the host is no isolating hub. A packet is refused where the longest prefixes around source and
+        destination have a rule in common.
         """
-        rank = view.rank
-        spokes = 0
-        for rule in self.topology.rules:
-            if rule.isolate and host in rule.hubs:
-                spokes |= self.paths.mask(rule.spokes)
-        spokes &= view.direct
-        if not spokes:
-            return (), ()
-        inside: list[Prefix] = []
-        outside: list[Prefix] = []
-        for peer in bits(view.direct):
-            rule = self.links.rules[rank][peer]
-            prefixes = self.allowed_ips(host, view, peer, rule, None)
-            (inside if spokes >> peer & 1 else outside).extend(prefixes)
-        return sort_prefixes(inside), sort_prefixes(outside)
+        rules = [rule for rule in self.topology.rules if rule.isolate and host in rule.hubs]
+        spokes = [self.paths.mask(rule.spokes) & view.direct for rule in rules]
+        owners: dict[Prefix, int] = {}
+        for peer in bits(view.direct) if any(spokes) else ():
+            mask = sum(1 << number for number, members in enumerate(spokes) if members >> peer & 1)
+            rule = self.links.rules[view.rank][peer]
+            owners.update(dict.fromkeys(self.allowed_ips(host, view, peer, rule, None), mask))
+        return owners
+
+    def nearby(self, host: Host) -> tuple[Prefix, ...]:
+        """Return the subnets that a host reaches without the tunnel: what it advertises, and others of its site."""
+        hosts = self.links.hosts if host.site is not None else (host,)
+        return tuple(prefix for one in hosts if one is host or same_site(one, host) for prefix in one.advertise)

@@ -11,8 +11,7 @@ import enum
 from wgnet.model.topology import TABLE_OFF, Host
 from wgnet.record import record
 from wgnet.routing.allowed_ips import Routing
-from wgnet.routing.links import same_site
-from wgnet.routing.prefixes import PrefixMap, contains, covered, host_prefix
+from wgnet.routing.prefixes import PrefixMap, contains, host_prefix
 from wgnet.syntax.spec import Address, Prefix
 
 
@@ -58,7 +57,7 @@ class Tracer:
     def __init__(self, routing: Routing) -> None:
         self.routing = routing
         self._tables: dict[int, PrefixMap[int]] = {}
-        self._refused: dict[int, tuple[tuple[Prefix, ...], tuple[Prefix, ...]]] = {}
+        self._owners: dict[int, PrefixMap[int]] = {}
 
     def table(self, host: Host) -> PrefixMap[int]:
         """Return the host's AllowedIPs as a map from prefix to the rank of the peer."""
@@ -123,22 +122,17 @@ class Tracer:
     def _outside(self, host: Host, target: Address) -> Prefix | None:
         """Return the longest subnet around the target that lies behind the host itself, or in its site."""
         whole = host_prefix(target)
-        best: Prefix | None = None
-        for other in self.routing.links.hosts if host.site is not None else (host,):
-            if other is host or same_site(host, other):
-                for prefix in other.advertise:
-                    if contains(prefix, whole) and (best is None or prefix.prefixlen > best.prefixlen):
-                        best = prefix
-        return best
+        around = [prefix for prefix in self.routing.nearby(host) if contains(prefix, whole)]
+        return max(around, key=lambda prefix: prefix.prefixlen, default=None)
 
     def _isolates(self, hub: Host, sender: Address, target: Address) -> bool:
         rank = self.routing.links.rank[hub.name]
-        refused = self._refused.get(rank)
-        if refused is None:
-            refused = self.routing.isolation(hub, self.routing.paths.view(hub))
-            self._refused[rank] = refused
-        inside, _ = refused
-        return covered(host_prefix(sender), inside) and covered(host_prefix(target), inside)
+        owners = self._owners.get(rank)
+        if owners is None:
+            owners = PrefixMap(self.routing.isolation(hub, self.routing.paths.view(hub)).items())
+            self._owners[rank] = owners
+        source, destination = owners.find(sender), owners.find(target)
+        return source is not None and destination is not None and bool(source[1] & destination[1])
 
 
 def _own_length(host: Host, target: Address) -> int:
