@@ -74,7 +74,15 @@ def read_address(text: str) -> Address:
     return address
 
 
+def _refuse_mapped(address: Address, text: str, code: Code) -> None:
+    """Refuse ::ffff:a.b.c.d, an IPv4 address in the API of sockets that no packet bears (RFC 4291, 2.5.5.2)."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    if mapped is not None:
+        raise Bad(code, f"'{text}' is an IPv4 address in the form of IPv6", f"write '{mapped}'")
+
+
 def _unicast(address: Address, text: str) -> None:
+    _refuse_mapped(address, text, codes.BAD_ADDRESS)
     if address.is_unspecified:
         # networkd takes 0.0.0.0/N and ::/N for "allocate one".
         raise Bad(codes.BAD_ADDRESS, f"'{text}' is the unspecified address")
@@ -218,6 +226,8 @@ def read_host_name(text: str) -> str:
             codes.BAD_NAME,
             f"expected a host name (letters, digits, '-' and '.', RFC 1123), found '{text}'",
         )
+    if _is_address(text):  # `expect` and /etc/hosts could not tell it from the address
+        raise Bad(codes.BAD_NAME, f"expected a host name, found the address '{text}'")
     return text
 
 
@@ -263,7 +273,7 @@ def read_endpoint(text: str) -> Endpoint:
             raise bad("systemd-networkd takes no zone in an endpoint")
         host = str(address)
     elif text.count(":") > 1:
-        raise bad("an IPv6 address needs brackets", f"write '[{text}]'" if _is_v6(text) else None)
+        raise bad("an IPv6 address needs brackets", f"write '[{text}]'" if _is_address(text) else None)
     else:
         host, colon, port_text = text.partition(":")
         try:
@@ -280,15 +290,17 @@ def read_endpoint(text: str) -> Endpoint:
             port = read_port(port_text)
         except Bad as error:
             raise bad(error.message) from None
+    if address is not None:
+        _refuse_mapped(address, text, codes.BAD_ENDPOINT)
     if address is not None and (address.is_unspecified or address.is_multicast or int(address) == 2**32 - 1):
         raise bad("no peer can be reached at this address")
     return Endpoint(host, port, address)
 
 
-def _is_v6(text: str) -> bool:
+def _is_address(text: str) -> bool:
     try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
+        read_address(text)
+    except Bad:
         return False
     return True
 
@@ -354,7 +366,4 @@ def read_site(text: str) -> str:
 
 def read_destination(text: str) -> Any:
     """Read where an expectation goes to: an address, or the name of a host or group."""
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return read_host_name(text)
+    return read_address(text) if _is_address(text) else read_host_name(text)
