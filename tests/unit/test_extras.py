@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from wgnet.managers.extras import Extras
 from wgnet.managers.templates import Templates
 from wgnet.model.resolve import resolve_topology
 from wgnet.plan.derive import Fleet
-from wgnet.plan.types import Action, InterfacePlan
+from wgnet.plan.types import InterfacePlan
 from wgnet.routing.allowed_ips import Routing
 from wgnet.syntax.decode import parse_specification
 
@@ -71,10 +70,6 @@ def only(versions: str) -> str:
 
 def render(of: InterfacePlan, base: str = "/etc") -> dict[str, Artifact]:
     return {file.path: file for file in Extras(Templates(), base).render(of)}
-
-
-def isolation(of: InterfacePlan) -> dict[str, Artifact]:
-    return {file.path: file for file in Extras(Templates()).isolation_unit(of)}
 
 
 def settings(files: dict[str, Artifact]) -> list[str]:
@@ -136,20 +131,17 @@ def test_files_of_a_run_that_is_gone_after_a_reboot() -> None:
 
 def test_plain_host_needs_nothing() -> None:
     assert render(plan("sgp")) == {}
-    assert isolation(plan("sgp")) == {}
 
 
 def test_unit_s_own_wishes_are_the_links() -> None:
     """`systemctl disable` and `enable` find what is there."""
-    for files in (render(plan("fra")), isolation(plan("fra"))):
-        for path, unit in files.items():
-            if path.endswith(".service") and ".wants/" not in path:
-                wanted = re.search(rb"^WantedBy=(.*)$", unit.content, re.MULTILINE)
-                assert wanted is not None
-                links = {
-                    f"/etc/systemd/system/{target}.wants/{Path(path).name}" for target in wanted[1].decode().split()
-                }
-                assert links == {other for other in files if other.endswith(f".wants/{Path(path).name}")}
+    files = render(plan("fra"))
+    for path, unit in files.items():
+        if path.endswith(".service") and ".wants/" not in path:
+            wanted = re.search(rb"^WantedBy=(.*)$", unit.content, re.MULTILINE)
+            assert wanted is not None
+            links = {f"/etc/systemd/system/{target}.wants/{Path(path).name}" for target in wanted[1].decode().split()}
+            assert links == {other for other in files if other.endswith(f".wants/{Path(path).name}")}
 
 
 # --- kernel parameters
@@ -311,60 +303,3 @@ def test_masquerade_translates_what_comes_from_the_tunnel(tmp_path: Path, enters
         """
     )
     assert said == f"{source}\n"
-
-
-# --- isolation
-
-
-def rules(text: str) -> Iterable[dict[str, object]]:
-    return [
-        rule for line in text.splitlines() for rule in json.loads(line) if rule["priority"] not in (0, 32766, 32767)
-    ]
-
-
-def test_isolation_is_made_again_and_again_and_unmade(tmp_path: Path) -> None:
-    of = plan("fra")
-    files = isolation(of)
-    install(files.values(), tmp_path)
-    unit = files["/etc/systemd/system/wgnet-isolation-wg0.service"]
-    assert lint_unit(tmp_path / unit.path[1:]) == []
-    (start,), (reload,), (stop,) = (commands(unit, key, tmp_path) for key in ("ExecStart", "ExecReload", "ExecStop"))
-    shown = "ip -j -4 rule; ip -j -6 rule"
-    made = rules(run(f"{start}; {start}; {reload}; {shown}"))
-    expected = [rule for rule in of.rules if rule.incoming_interface]
-    assert {rule.action for rule in expected} == {Action.LOOKUP, Action.PROHIBIT}
-    assert {rule.version for rule in expected} == {4, 6}
-
-    def address(rule: dict[str, object], name: str) -> str | None:
-        plain = rule.get(name)
-        if plain in (None, "all"):
-            return None
-        length = rule.get(f"{name}len", 128 if ":" in str(plain) else 32)
-        return f"{plain}/{length}"
-
-    assert sorted(
-        (rule["priority"], address(rule, "src"), address(rule, "dst"), rule["iif"], rule.get("action") == "prohibit")
-        for rule in made
-    ) == sorted(
-        (
-            rule.priority,
-            None if rule.source is None else str(rule.source),
-            str(rule.destination),
-            "wg0",
-            rule.action is Action.PROHIBIT,
-        )
-        for rule in expected
-    )
-    assert rules(run(f"{start}; {stop}; {stop}; {shown}")) == []
-
-
-def test_isolation_fails_aloud(tmp_path: Path) -> None:
-    files = isolation(plan("fra"))
-    install(files.values(), tmp_path)
-    done = subprocess.run(
-        ["unshare", "--user", "--net", "sh", f"{tmp_path}/etc/wgnet/rules/wg0.sh", "add"],
-        capture_output=True,
-        check=False,
-    )
-    # Without the right to make rules.
-    assert done.returncode != 0

@@ -36,6 +36,8 @@ def _report(expectation: Expectation, problem: str, diagnostics: Diagnostics) ->
 
 def _check_source(tracer: Tracer, expectation: Expectation, source: Host) -> list[str]:
     """Return what does not hold of an expectation for one sender."""
+    if source.disabled:
+        return _disabled(expectation, source)
     if expectation.to_address is not None:
         address = expectation.to_address
         sender = next((own.ip for own in source.addresses if own.version == address.version), None)
@@ -46,12 +48,19 @@ def _check_source(tracer: Tracer, expectation: Expectation, source: Host) -> lis
     for target in expectation.to_hosts:
         if target is source:
             continue
+        if target.disabled:
+            problems += _disabled(expectation, target)
+            continue
         pairs = common_version_addresses(source, target)
         if not pairs and expectation.reachable:
             problems.append(f"'{source.name}' and '{target.name}' have no IP version in common")
         for sender, address in pairs:
             problems += _check_packet(tracer, expectation, source, f"'{target.name}'", sender, address, target)
     return problems
+
+
+def _disabled(expectation: Expectation, host: Host) -> list[str]:
+    return [f"'{host.name}' is disabled"] if expectation.reachable else []
 
 
 def _check_packet(

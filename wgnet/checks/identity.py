@@ -42,10 +42,12 @@ def check_addresses(topology: Topology, diagnostics: Diagnostics) -> None:
         for number, interface in enumerate(host.addresses):
             address = interface.ip
             first = owners.setdefault(address, (host, number))
-            if first[0] is not host:
+            if first[0] is not host or _written(host, first[1]) != _written(host, number):
                 diagnostics.report(
                     codes.DUPLICATE_ADDRESS,
-                    f"'{host.name}' and '{first[0].name}' have the address {address}",
+                    f"'{host.name}' and '{first[0].name}' have the address {address}"
+                    if first[0] is not host
+                    else f"'{host.name}' has the address {address} twice",
                     Label(host.place("addresses", number), "again here"),
                     Label(first[0].place("addresses", first[1]), "first here"),
                 )
@@ -74,6 +76,11 @@ def check_addresses(topology: Topology, diagnostics: Diagnostics) -> None:
                         f"{address} is the {what} address of {subnet}",
                         host.place("addresses", number),
                     )
+
+
+def _written(host: Host, number: int) -> object:
+    """Return an address as it was written: the same item twice has been reported as that."""
+    return (host.spec.addresses or ())[number]
 
 
 def check_public_keys(topology: Topology, diagnostics: Diagnostics) -> None:
@@ -186,10 +193,13 @@ def check_advertised(topology: Topology, diagnostics: Diagnostics) -> None:
                     )
 
 
-def _item(host: Host, prefix: Prefix) -> int:
-    """Return which item of the written list the prefix is: `Host.advertise` has no default routes."""
+def _item(host: Host, prefix: Prefix) -> int | None:
+    """Return which item of the host's own list the prefix is, for its place; None where `defaults` gave the list.
+
+    `Host.advertise` has no default routes, the list may.
+    """
     written = host.spec.advertise
-    return written.index(prefix) if written is not None and prefix in written else 0
+    return written.index(prefix) if written is not None and prefix in written else None
 
 
 def check_accept(topology: Topology, diagnostics: Diagnostics) -> None:

@@ -147,6 +147,8 @@ def check_endpoint_loops(routing: Routing, diagnostics: Diagnostics) -> None:
     """
     topology = routing.topology
     routed: PrefixMap[Host | None] = PrefixMap([(subnet, None) for subnet in topology.subnets])
+    for own in {address.network for host in routing.links.hosts for address in host.addresses}:
+        routed.add(own, None)  # a host may give its address a shorter prefix than the subnet's
     for host in routing.links.hosts:
         for prefix in host.advertise:
             routed.add(prefix, host)
@@ -273,10 +275,11 @@ def _without_common_version(routing: Routing, host: Host) -> int:
 
 
 def check_advertised_reach(routing: Routing, diagnostics: Diagnostics) -> None:
-    """Warn where a relay does not take an advertised subnet that others would reach through it."""
+    """Warn where nobody has an address to reach an advertised subnet from, or a relay on the way does not take it."""
     links, paths = routing.links, routing.paths
     for rank in bits(routing.advertisers):
         advertiser = links.hosts[rank]
+        _check_version_reach(routing, rank, diagnostics)
         view = paths.view(advertiser)
         for relay in links.hosts[: links.relays]:
             if relay is advertiser:
@@ -296,6 +299,23 @@ def check_advertised_reach(routing: Routing, diagnostics: Diagnostics) -> None:
                     Label(advertiser.place("advertise")),
                     help=f"let '{relay.name}' take it, or link the hosts with '{advertiser.name}'",
                 )
+
+
+def _check_version_reach(routing: Routing, rank: int, diagnostics: Diagnostics) -> None:
+    advertiser = routing.links.hosts[rank]
+    for version in sorted({prefix.version for prefix in advertiser.advertise}):
+        others = (routing.links.hosts[other] for other in bits(routing.advertisers & ~(1 << rank)))
+        if not routing.having[version] & ~(1 << rank) and not any(
+            prefix.version == version for other in others for prefix in other.advertise
+        ):
+            prefix = min((prefix for prefix in advertiser.advertise if prefix.version == version), key=str)
+            diagnostics.report(
+                codes.ADVERTISED_UNREACHABLE,
+                f"nobody can reach {prefix} behind '{advertiser.name}': no other host has an IPv{version} address",
+                Label(advertiser.place("advertise")),
+                Label(routing.topology.network_place("subnets")),
+                help=f"give the network a subnet of IPv{version}, and the hosts addresses in it",
+            )
 
 
 def check_dns(routing: Routing, diagnostics: Diagnostics) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from wgnet.cli.inputs import read_bytes
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.record import replace
 from wgnet.syntax.decode import parse_specification
 from wgnet.syntax.edit import apply_insertions, insert_entry
 from wgnet.syntax.spec import Specification
@@ -50,7 +51,13 @@ def write_public_keys(file: str, keys: dict[str, str], diagnostics: Diagnostics)
             return False
         insertions.append(insert_entry(text, spec.node, "public-key", f'"{key}"', "addresses"))
     edited = apply_insertions(text, insertions)
-    _prove(before, edited, file, keys)
+    if not _is_proved(before, edited, file, keys):
+        diagnostics.report(
+            codes.CANNOT_WRITE,
+            f"cannot write public keys into '{file}': its layout is one that wgnet cannot edit; nothing was changed",
+            help=[f"write it there by hand: '{host}' has public-key: {key}" for host, key in keys.items()],
+        )
+        return False
     return _replace(Path(file), (b"\xef\xbb\xbf" if marked else b"") + edited.encode(), diagnostics)
 
 
@@ -62,16 +69,17 @@ def _shared_mappings(spec: Specification) -> set[int]:
     return shared
 
 
-def _prove(before: Specification, edited: str, file: str, keys: dict[str, str]) -> None:
-    """Raise AssertionError (a bug) unless the new text says what the old said, and the keys."""
+def _is_proved(before: Specification, edited: str, file: str, keys: dict[str, str]) -> bool:
+    """Whether the new text says what the old said, and the keys, and nothing else."""
     diagnostics = Diagnostics()
     after = parse_specification(edited.encode(), file, diagnostics)
-    assert after is not None and not diagnostics.has_errors, "the edited topology cannot be read"
-    for name, host in before.hosts.items():
-        expected = keys.get(name) if host.public_key is None else host.public_key
-        assert after.hosts[name].public_key == expected, f"the key of '{name}' is not where it belongs"
-    assert after.network == before.network and after.peering == before.peering, "the edit changed something else"
-    assert list(after.hosts) == list(before.hosts), "the edit changed the hosts"
+    if after is None or diagnostics.has_errors:
+        return False
+    hosts = {
+        name: host if host.public_key is not None or name not in keys else replace(host, public_key=keys[name])
+        for name, host in before.hosts.items()
+    }
+    return list(after.hosts) == list(before.hosts) and after == replace(before, hosts=hosts)
 
 
 def _replace(path: Path, content: bytes, diagnostics: Diagnostics) -> bool:

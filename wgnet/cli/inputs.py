@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -33,7 +34,12 @@ def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics) ->
     for folder in folders:
         try:
             names = sorted(os.listdir(folder))
-        except OSError:
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            # What is hidden there would replace what is found later.
+            reason = (error.strerror or "cannot be read").lower()
+            diagnostics.report(codes.UNREADABLE, f"folder '{folder}' cannot be read: {reason}")
             continue
         for name in names:
             path = os.path.join(folder, name)
@@ -46,7 +52,7 @@ def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics) ->
             elif name.endswith(".yaml") and not name.startswith("."):
                 chosen.setdefault(name, path)
     files = [path for _, path in sorted(chosen.items()) if not _is_masked(path)]
-    if not files:
+    if not files and not diagnostics.has_errors:
         diagnostics.report(
             codes.NO_TOPOLOGY,
             f"there is no topology file (*.yaml) in {', '.join(repr(folder) for folder in folders)}",
@@ -56,24 +62,37 @@ def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics) ->
 
 
 def _is_masked(path: str) -> bool:
-    """Whether the file is empty or a link to /dev/null, which hides the file of that name in later folders."""
+    """Whether the file is empty or a link to /dev/null, which hides the file of that name in later folders.
+
+    Any way to write the link will do; and the link as such, where a root to be has no /dev yet.
+    """
     try:
         if os.path.islink(path) and os.readlink(path) == "/dev/null":
             return True
-        return os.stat(path).st_size == 0
+        status = os.stat(path)
     except OSError:
         return False
+    if stat.S_ISCHR(status.st_mode):
+        return status.st_rdev == os.makedev(1, 3)
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
 def read_bytes(file: str, diagnostics: Diagnostics) -> bytes | None:
     """Read one file (`-` is standard input), at most a little more than a topology may have."""
     try:
         if file == "-":
+            if sys.stdin is None:
+                raise OSError(errno.EBADF, "standard input is closed")
             return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with open(file, "rb") as stream:
+        # Opening a pipe that nobody writes to would wait for ever; reading one is the end of the file at once.
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as stream:
             if stat.S_ISDIR(os.fstat(stream.fileno()).st_mode):
-                raise IsADirectoryError(21, "Is a directory")
+                raise IsADirectoryError(errno.EISDIR, "Is a directory")
+            os.set_blocking(stream.fileno(), True)
             return stream.read(MAX_BYTES + 1)
+    except ValueError:  # a NUL in the name
+        diagnostics.report(codes.UNREADABLE, "the file cannot be read: no file has such a name", Span(file, 1, 1, 1, 1))
+        return None
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
         diagnostics.report(codes.UNREADABLE, f"'{file}' cannot be read: {reason}", Span(file, 1, 1, 1, 1))

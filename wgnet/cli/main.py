@@ -39,16 +39,17 @@ def run() -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command line; return the exit status of cli.md. Never raises but for argparse's own SystemExit."""
-    options = build_parser().parse_args(arguments)
-    from wgnet.cli.context import Context
-
-    context = Context.of(options)
     try:
-        return context.finish(_command(options)(context))
+        options = build_parser().parse_args(arguments)
+        from wgnet.cli.context import Context
+
+        context = Context.of(options)
+        try:
+            return context.finish(_command(options)(context))
+        except Exception as error:
+            return context.output.finish(_report_bug(error, context))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except Exception as error:
-        return context.output.finish(_report_bug(error, context))
 
 
 def _command(options: argparse.Namespace) -> Command:

@@ -110,7 +110,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = add("check", "validate topologies, derive everything, prove what they expect", files, common)
     check.add_argument(
-        "--format", choices=FORMATS, default="full", metavar="FORMAT", help="full, concise, json or github"
+        "--format", choices=FORMATS, default=None, metavar="FORMAT", help="full (the default), concise, json or github"
     )
 
     render = add(

@@ -8,8 +8,6 @@ where a key is made or its public half is computed, so that commands that do nei
 from __future__ import annotations
 
 import binascii
-import hmac
-import secrets
 from typing import ClassVar, NoReturn, Self, final
 
 from wgnet.keys.base64 import KeyProblem, check_key
@@ -48,6 +46,8 @@ class Secret:
     @classmethod
     def generate(cls) -> Self:
         """Make a new secret from the system's random numbers, as `wg genpsk` does."""
+        import secrets  # brings OpenSSL along, which takes longer than most checks
+
         return cls(secrets.token_bytes(KEY_BYTES))
 
     def reveal(self) -> str:
@@ -57,6 +57,8 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret) or type(other) is not type(self):
             return NotImplemented
+        import hmac
+
         return hmac.compare_digest(self._raw, other._raw)
 
     def __repr__(self) -> str:

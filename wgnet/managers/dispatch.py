@@ -5,50 +5,54 @@ Input: plans and secrets. Output: artifacts in a fixed order. Opens nothing but 
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from wgnet.diagnostics.diagnostic import Diagnostics
-from wgnet.keys.host import format_preshared_keys, preshared_keys_path
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.base import InterfaceSecrets, Renderer
 from wgnet.managers.extras import Extras
-from wgnet.managers.networkd import Networkd
-from wgnet.managers.networkmanager import NetworkManager
 from wgnet.managers.templates import TemplateProblem, Templates
-from wgnet.managers.wgquick import WgQuick
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
-from wgnet.record import field, record
 from wgnet.syntax.spec import Manager
 
+#: The module and class of each manager; a run imports those that it needs.
+_RENDERERS = {
+    Manager.NETWORKD: ("networkd", "Networkd"),
+    Manager.NETWORKMANAGER: ("networkmanager", "NetworkManager"),
+    Manager.WG_QUICK: ("wgquick", "WgQuick"),
+}
 
-@record(frozen=False, kw_only=False)
+
 class Managers:
-    """The renderers of one run; they keep what many hosts share."""
+    """The renderers of one run; they keep what many hosts share. Files go below `base`, /etc or /run."""
 
-    templates: Templates
-    base: str = "/etc"
-    renderers: dict[Manager, Renderer] = field(init=False)
-    extras: Extras = field(init=False)
+    def __init__(self, templates: Templates, base: str = "/etc") -> None:
+        self._templates = templates
+        self._base = base
+        self._renderers: dict[Manager, Renderer] = {}
+        self._extras = Extras(templates, base)
 
-    def __post_init__(self) -> None:
-        self.renderers = {
-            Manager.NETWORKD: Networkd(self.templates, self.base),
-            Manager.NETWORKMANAGER: NetworkManager(self.templates, self.base),
-            Manager.WG_QUICK: WgQuick(self.templates, self.base),
-        }
-        self.extras = Extras(self.templates, self.base)
+    def _renderer(self, manager: Manager) -> Renderer:
+        renderer = self._renderers.get(manager)
+        if renderer is None:
+            module, name = _RENDERERS[manager]
+            renderer = getattr(import_module(f"wgnet.managers.{module}"), name)(self._templates, self._base)
+            self._renderers[manager] = renderer
+        return renderer
 
     def check(self, plan: InterfacePlan, diagnostics: Diagnostics) -> None:
         """Report what the interface's manager cannot express."""
-        self.renderers[plan.manager].check(plan, diagnostics)
+        self._renderer(plan.manager).check(plan, diagnostics)
 
     def render(
         self, plan: InterfacePlan, secrets: InterfaceSecrets, diagnostics: Diagnostics, *, deliver_keys: bool = False
     ) -> list[Artifact]:
         """Return the files of one interface; with `deliver_keys` also those that hold the host's own secrets."""
         try:
-            artifacts = self.renderers[plan.manager].render(plan, secrets, diagnostics)
+            artifacts = self._renderer(plan.manager).render(plan, secrets, diagnostics)
             if plan.manager is not Manager.WG_QUICK:
-                artifacts += self.extras.render(plan)
+                artifacts += self._extras.render(plan)
         except TemplateProblem as problem:
             problem.report(diagnostics)
             return []
@@ -59,6 +63,8 @@ class Managers:
 
 def key_files(plan: InterfacePlan, secrets: InterfaceSecrets) -> list[Artifact]:
     """Return the files in which the host keeps its secrets: `wgnet render --system` on it finds them there."""
+    from wgnet.keys.host import format_preshared_keys, preshared_keys_path
+
     artifacts = []
     if secrets.private_key is not None and plan.private_key.kind == "file":
         # systemd-networkd reads the file itself, and not as root.

@@ -1,4 +1,4 @@
-"""What a host needs beside its manager's files: kernel parameters, source NAT, rules that the manager cannot hold.
+"""What a host needs beside its manager's files: kernel parameters and source NAT.
 
 Stage: managers. Input: an interface's plan; output: artifacts of sysctl.d, nftables and systemd, that work on a host
 without wgnet. networkd has keys for some of it, but each since another version, and none that do all (IPv4Forwarding=
@@ -7,12 +7,10 @@ since 256, IPv4SrcValidMark= since 261; IPMasquerade= knows no outgoing link): s
 
 from __future__ import annotations
 
-import shlex
-
 from wgnet.managers.artifact import Artifact
-from wgnet.managers.escape import nft_identifier, nft_string, unit_name
+from wgnet.managers.escape import unit_name
 from wgnet.managers.templates import Templates
-from wgnet.plan.types import Action, InterfacePlan, PolicyRulePlan
+from wgnet.plan.types import InterfacePlan
 
 
 class Extras:
@@ -49,31 +47,6 @@ class Extras:
         if plan.masquerade:
             artifacts += self._masquerade(plan)
         return artifacts
-
-    def isolation_unit(self, plan: InterfacePlan) -> list[Artifact]:
-        """Return a unit that makes the plan's rules for what comes in from the interface with ip(8), and its script.
-
-        For managers that cannot hold such rules. Nothing where there are none. Raises TemplateProblem.
-        """
-        rules = [rule for rule in plan.rules if rule.incoming_interface is not None]
-        if not rules:
-            return []
-        script = self._file(
-            plan,
-            f"wgnet/rules/{plan.interface}.sh",
-            "isolation.sh.j2",
-            rules=[{"family": f"-{rule.version}", "selector": _ip_rule(rule)} for rule in rules],
-        )
-        return [
-            script,
-            *self._unit(
-                plan,
-                f"wgnet-isolation-{unit_name(plan.interface)}.service",
-                "isolation.service.j2",
-                ("multi-user.target", "systemd-networkd.service"),
-                script=script.path,
-            ),
-        ]
 
     def _masquerade(self, plan: InterfacePlan) -> list[Artifact]:
         table = f"wgnet_masquerade_{nft_identifier(plan.interface)}"
@@ -121,15 +94,3 @@ class Extras:
 
 def _accept_ra(plan: InterfacePlan) -> str:
     return f"wgnet-accept-ra-{unit_name(plan.interface)}"
-
-
-def _ip_rule(rule: PolicyRulePlan) -> str:
-    """Return the words of a rule that comes from an interface, as ip-rule(8) reads them."""
-    words = [
-        *("priority", str(rule.priority)),
-        *("from", "all" if rule.source is None else str(rule.source)),
-        *(() if rule.destination is None else ("to", str(rule.destination))),
-        *("iif", shlex.quote(rule.incoming_interface or "")),
-        *(("prohibit",) if rule.action is Action.PROHIBIT else ("lookup", str(rule.table))),
-    ]
-    return " ".join(words)

@@ -6,7 +6,7 @@ stand in for whatever a person's own folder does not have. Besides template file
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING
 
 from wgnet.diagnostics import codes
@@ -15,6 +15,8 @@ from wgnet.diagnostics.escape import mask_text
 from wgnet.diagnostics.span import Span
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import jinja2
 
 __all__ = ["TemplateProblem", "Templates"]
@@ -56,7 +58,6 @@ class Templates:
 
     def __init__(self, override: Path | None = None) -> None:
         self._override = override
-        self._package = _package_folder()
         self._compiled: dict[str, jinja2.Template] = {}
         self._environment: jinja2.Environment | None = None
         #: The text of each file of the person's own that was read, by its path.
@@ -106,7 +107,7 @@ class Templates:
             if text is not None:
                 self._own[str(path)] = text
                 return text, str(path), None
-        path = self._package.joinpath(*parts)
+        path = _package_folder().joinpath(*parts)
         return (path.read_text(encoding="utf-8"), str(path), None) if path.is_file() else None
 
     def _problem(self, error: Exception) -> TemplateProblem | None:
@@ -137,8 +138,11 @@ class Templates:
         return TemplateProblem(file, line, mask_text(message), self._own[file])
 
 
+@cache
 def _package_folder() -> Path:
     """Return the templates of an installed package, else those of the checkout that holds it."""
+    from pathlib import Path
+
     package = Path(__file__).resolve().parent.parent
     installed = package / "templates"
     return installed if installed.is_dir() else package.parent / "templates"

@@ -443,14 +443,16 @@ class _Resolver:
         before = len(self.diagnostics)
         sources = self._names((spec.from_,), spec.nodes["from"])
         to_hosts = self._names((spec.to,), spec.nodes["to"]) if isinstance(spec.to, str) else []
+        # A disabled host counts where it is named itself; as a member of a group it is passed over.
+        by_group, to_group = spec.from_ in self.groups, spec.to in self.groups
         for name, place in _with_places(spec.via or (), spec.nodes.get("via")):
             if name not in self.spec.host_keys:
                 self._unknown(name, place, group=False)
         if len(self.diagnostics) > before:
             return None
         return Expectation(
-            sources=self._to_hosts(sources, disabled=False),
-            to_hosts=self._to_hosts(to_hosts, disabled=False),
+            sources=self._to_hosts(sources, disabled=not by_group),
+            to_hosts=self._to_hosts(to_hosts, disabled=not to_group),
             to_address=None if isinstance(spec.to, str) else spec.to,
             via=spec.via,
             reachable=spec.reachable,

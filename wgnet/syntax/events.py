@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from wgnet.diagnostics import codes
+from wgnet.diagnostics.codes import Code
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
 from wgnet.diagnostics.span import Span
 from wgnet.syntax.nodes import List, Mapping, Mark, Node, Scalar
@@ -22,6 +23,8 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 32
 #: How many nodes all aliases of a document may stand for together.
 MAX_ALIASED_NODES = 100_000
+#: How many problems of the text itself are reported before the reading ends.
+MAX_REPORTED = 200
 #: How many places of one kind of bad character are reported.
 MAX_CHARACTERS_REPORTED = 20
 
@@ -66,17 +69,19 @@ def _decode(data: bytes, file: str, diagnostics: Diagnostics) -> str | None:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig", "replace")
+        # The error counts from behind a byte order mark; its own copy of the bytes has none.
+        before = error.object[: error.start].decode("utf-8", "replace")
         diagnostics.sources[file] = data.decode("utf-8-sig", "replace")
         diagnostics.report(
             codes.NOT_UTF8,
-            f"byte 0x{data[error.start]:02x} is not UTF-8",
+            f"byte 0x{error.object[error.start]:02x} is not UTF-8",
             _place(before, len(before), file),
             help="save the file as UTF-8",
         )
         return None
     bad = list(_limited(_FORBIDDEN.finditer(text)))
-    tabs = list(_limited(_TAB_INDENT.finditer(text)))
+    # JSON may be indented with tabs, and YAML reads it: between brackets indentation means nothing.
+    tabs = [] if text.lstrip().startswith("{") else list(_limited(_TAB_INDENT.finditer(text)))
     if not bad and not tabs:
         return text
     diagnostics.sources[file] = text
@@ -136,6 +141,9 @@ class _Parser:
         self.open_anchors: list[tuple[Node, str]] = []
         self.sizes: dict[int, tuple[int, int]] = {}
         self.aliased = 0
+        self.reported_before = len(diagnostics)
+        #: Where the last scalar, alias or bracket ended.
+        self.last_end: Mark | None = None
 
     def parse(self) -> Node | None:
         """Read all events; return the root node of the only document."""
@@ -153,6 +161,7 @@ class _Parser:
                 kind = type(event)
                 if kind is yaml.ScalarEvent:
                     node: Node = Scalar(file, event.start_mark, event.end_mark, event.value, event.implicit[0])
+                    self.last_end = event.end_mark
                     if event.tag is not None:
                         self.tag(event, node)
                 elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
@@ -186,6 +195,7 @@ class _Parser:
                         self.anchors[self.open_anchors.pop()[1]] = node
                 elif kind is yaml.AliasEvent:
                     node = self.alias(event, len(stack))
+                    self.last_end = event.end_mark
                 elif kind is yaml.DocumentStartEvent:
                     documents += 1
                     if documents > 1:
@@ -229,14 +239,13 @@ class _Parser:
         return root
 
     def end_of(self, node: Node, event: Any) -> Mark:
-        """Return where a collection ends; in block style its last item, since the end event follows blank lines."""
+        """Return where a collection ends; in block style its last item, since the end event follows blank lines.
+
+        The item itself may be an alias, whose node stands elsewhere.
+        """
         if node.flow:  # type: ignore[attr-defined]
-            return event.end_mark  # type: ignore[no-any-return]
-        if isinstance(node, Mapping) and node.entries:
-            return node.entries[-1][1].end
-        if isinstance(node, List) and node.items:
-            return node.items[-1].end
-        return node.end
+            self.last_end = event.end_mark
+        return self.last_end or node.end
 
     def key(self, node: Node) -> Scalar:
         """Return `node` as a key; anything but a single value cannot be one."""
@@ -256,6 +265,7 @@ class _Parser:
                 Label(keys[name].span, "first here"),
                 help="remove one of them",
             )
+            self.count_problems(codes.DUPLICATE_KEY, key)
             return
         if name == "<<" and key.plain:
             self.diagnostics.report(
@@ -264,6 +274,7 @@ class _Parser:
                 key.span,
                 help="give several hosts the same settings with `defaults`",
             )
+            self.count_problems(codes.MERGE_KEY, key)
             return
         keys[name] = key
         parent.entries.append((key, value))
@@ -278,6 +289,17 @@ class _Parser:
             _point(node.file, event.start_mark),
             help="remove the tag: a value is read by its key's type",
         )
+        self.count_problems(codes.TAG, node)
+
+    def count_problems(self, code: Code, node: Node) -> None:
+        """End the reading of a text that has too many problems: it is no topology, and each takes time to show."""
+        if len(self.diagnostics) - self.reported_before >= MAX_REPORTED:
+            self.diagnostics.report(
+                code,
+                f"more than {MAX_REPORTED} problems in the text, the rest was not read",
+                _point(node.file, node.start),
+            )
+            raise _Stop
 
     def alias(self, event: Any, depth: int) -> Node:
         """Return the node that an alias stands for, and count what that makes the document grow."""

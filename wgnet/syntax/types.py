@@ -36,6 +36,11 @@ INVALID: Final = _Invalid()
 _KEY_LIKE = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 
 
+#: How many words a mistyped one is compared with, and how much of it.
+MAX_COMPARED = 1000
+MAX_WORD = 253
+
+
 def shown(text: str) -> str:
     """Return `text` as a message may quote it: short, and with anything like a WireGuard key masked."""
     text = _KEY_LIKE.sub("****", text)
@@ -46,7 +51,9 @@ def suggest(word: str, possible: Sequence[str]) -> str | None:
     """Return help that names what `word` was probably meant to be, or None."""
     import difflib  # takes longer to import than most topologies to check
 
-    near = difflib.get_close_matches(word, possible, n=1, cutoff=0.6)
+    if len(possible) > MAX_COMPARED:  # each comparison takes microseconds: a network may have 100,000 hosts
+        possible = [one for one in possible if one[:1] == word[:1] and abs(len(one) - len(word)) < 3][:MAX_COMPARED]
+    near = difflib.get_close_matches(word[:MAX_WORD], possible, n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else None
 
 
@@ -183,7 +190,7 @@ class MapType(Type):
             if isinstance(node, Scalar) and node.is_null and self.empty:
                 return {}
             return wrong_type(node, self.name, diagnostics)
-        if not node.entries and not self.empty:
+        if not self.empty and all(key.text.startswith("x-") for key, _ in node.entries):
             diagnostics.report(codes.EMPTY_VALUE, f"expected {self.name}, found an empty mapping", node.span)
             return INVALID
         result = {}
@@ -197,8 +204,12 @@ class MapType(Type):
         return result
 
     def schema(self) -> Schema:
-        """Return an object of any names."""
-        schema: Schema = {"type": "object", "additionalProperties": self.value.schema()}
+        """Return an object of any names, those that begin with `x-` apart."""
+        schema: Schema = {
+            "type": ["object", "null"] if self.empty else "object",
+            "patternProperties": {"^x-": {}},
+            "additionalProperties": self.value.schema(),
+        }
         if not self.empty:
             schema["minProperties"] = 1
         return schema

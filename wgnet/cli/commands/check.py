@@ -13,8 +13,9 @@ def run(context: Context) -> int:
         from wgnet.managers.dispatch import check_plans
 
         check_plans(fleet, context.diagnostics)
-    context.print_diagnostics(context.options.format, result=True)
-    if fleet is not None and context.options.format == "full" and not context.diagnostics.items:
+    chosen = context.options.format or context.options.diagnostics
+    context.print_diagnostics(chosen, result=True)
+    if fleet is not None and chosen == "full" and not context.diagnostics.items:
         hosts = len(fleet.host_names())
         networks = len(fleet.routings)
         context.output.line(

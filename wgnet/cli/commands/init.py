@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, Context
@@ -43,6 +44,8 @@ expect:
   - {from: phone, to: laptop, via: [gateway]}
 """
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_./+-]+")
+
 
 def run(context: Context) -> int:
     """Write the topology to a file that does not exist yet, or print it."""
@@ -52,7 +55,8 @@ def run(context: Context) -> int:
         return EXIT_DONE
     try:
         with Path(target).open("x", encoding="utf-8") as stream:
-            stream.write(FIRST_TOPOLOGY.replace("office.yaml", target))
+            # Any other name would have to be quoted for the shell, or could end the comment that it stands in.
+            stream.write(FIRST_TOPOLOGY.replace("office.yaml", target if _PLAIN_NAME.fullmatch(target) else "FILE"))
     except OSError as error:
         reason = (error.strerror or "cannot be written").lower()
         context.diagnostics.report(
