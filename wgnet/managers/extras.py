@@ -8,7 +8,7 @@ since 256, IPv4SrcValidMark= since 261; IPMasquerade= knows no outgoing link): s
 from __future__ import annotations
 
 from wgnet.managers.artifact import Artifact
-from wgnet.managers.escape import unit_name
+from wgnet.managers.escape import nft_identifier, nft_string, unit_name
 from wgnet.managers.templates import Templates
 from wgnet.plan.types import InterfacePlan
 
