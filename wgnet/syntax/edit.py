@@ -29,8 +29,11 @@ def insert_entry(text: str, mapping: Mapping, key: str, value: str, after: str) 
     if mapping.flow:
         if not mapping.entries:
             return Insertion(mapping.start.index + 1, f"{key}: {value}")
-        ends = {entry_key.text: entry_value.end.index for entry_key, entry_value in mapping.entries}
-        return Insertion(ends.get(after, mapping.entries[-1][1].end.index), f", {key}: {value}")
+        # An alias's node stands elsewhere.
+        ends = {one.text: entry.end.index for one, entry in mapping.entries if entry.start.index >= one.end.index}
+        if after in ends:
+            return Insertion(ends[after], f", {key}: {value}")
+        return Insertion(mapping.start.index + 1, f"{key}: {value}, ")
     if not mapping.entries:
         raise ValueError("an empty block mapping")
     newline = "\r\n" if "\r\n" in text else "\n"
