@@ -94,3 +94,12 @@ def test_trace_knows_that_an_own_prefix_leads_into_the_tunnel() -> None:
     assert not Tracer(routing).trace(routing.topology.by_name["laptop"], sender, target).delivered
     beyond = ipaddress.ip_address("198.51.100.1")
     assert Tracer(routing).trace(routing.topology.by_name["laptop"], sender, beyond).delivered
+
+
+def test_exit_node_takes_the_versions_that_it_offers() -> None:
+    draft = draft_of([{"link": ["laptop", "exit"]}], laptop={"exit-node": "exit"}, exit={**HUB, **OFFER})
+    draft.hosts["exit"]["manager"] = "external"
+    del draft.hosts["exit"]["addresses"]
+    routing = routing_of(draft)
+    sender, beyond = ipaddress.ip_address("10.80.0.1"), ipaddress.ip_address("198.51.100.1")
+    assert Tracer(routing).trace(routing.topology.by_name["laptop"], sender, beyond).delivered

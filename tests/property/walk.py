@@ -62,13 +62,13 @@ class Device:
         prefixes = [*self.routes, *(own.network for own in self.addresses)]
         return max((prefix.prefixlen for prefix in prefixes if address in prefix), default=-1)
 
-    def refuses(self, sender: Address, target: Address) -> bool:
-        """Whether an ip rule refuses a packet that came in from the interface."""
+    def refuses(self, sender: Address, target: Address, near: int = -1) -> bool:
+        """Whether an ip rule refuses what came in from the interface; `near` is the route beside the tunnel."""
         for rule in sorted(self.refusals, key=lambda rule: rule.priority):
             if sender in rule.source and target in rule.destination:
                 if rule.refuses:
                     return True
-                if self.route_length(target) > 0:
+                if max(self.route_length(target), near) > 0:
                     return False
         return False
 
@@ -103,9 +103,9 @@ class World:
             if any(own.ip == target for own in here.addresses):
                 return Walk(tuple(path), "arrived")
             came_in = len(path) > 1
-            if came_in and here.refuses(sender, target):
-                return Walk(tuple(path), "dropped", f"{path[-1]} refuses")
             near = max((p.prefixlen for p in self.nearby.get(path[-1], ()) if target in p), default=-1)
+            if came_in and here.refuses(sender, target, near):
+                return Walk(tuple(path), "dropped", f"{path[-1]} refuses")
             into = here.route_length(target)
             if near >= 0 and near >= into:
                 return Walk(tuple(path), "left")

@@ -67,11 +67,12 @@ class Routing:
     def versions(self, host: Host) -> frozenset[int]:
         """Return the IP versions that a host takes prefixes of.
 
-        Those of its addresses and advertised subnets; a relay takes all, since it carries what is not its own.
+        Those of its addresses, advertised subnets and offered default routes; a relay takes all, since it carries what
+        is not its own.
         """
         if host.forward:
             return frozenset((4, 6))
-        return host.versions | frozenset(prefix.version for prefix in host.advertise)
+        return host.versions | host.offers | frozenset(prefix.version for prefix in host.advertise)
 
     def advertised_to(self, host: Host, advertiser: Host) -> tuple[Prefix, ...]:
         """Return what `host` takes of the subnets that `advertiser` advertises.
