@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 
 from wgnet import __version__
 from wgnet.diagnostics.printers import FORMATS
@@ -19,6 +20,8 @@ exit status:
   70 an internal error
 """
 
+_COLORS = ("auto", "always", "never")
+
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Help in lines of the width of the terminal, with room for the commands' names."""
@@ -27,19 +30,18 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30)
 
 
-def _files() -> argparse.ArgumentParser:
-    """Return the options of commands that take topology files as arguments."""
-    parent = argparse.ArgumentParser(add_help=False)
-    parent.add_argument(
+# --- options that several commands share ---
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "files", nargs="*", metavar="FILE", help="topology files, - for standard input (default: the system's)"
     )
-    return parent
 
 
-def _common() -> argparse.ArgumentParser:
-    """Return the options that every command with a topology has."""
-    parent = argparse.ArgumentParser(add_help=False)
-    group = parent.add_argument_group("common options")
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every command with a topology has."""
+    group = parser.add_argument_group("common options")
     group.add_argument(
         "-f",
         "--file",
@@ -56,27 +58,136 @@ def _common() -> argparse.ArgumentParser:
     )
     # Also before the command; here it must not undo what was said there.
     group.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default=argparse.SUPPRESS,
-        metavar="WHEN",
-        help="auto, always or never",
+        "--color", choices=_COLORS, default=argparse.SUPPRESS, metavar="WHEN", help="auto, always or never"
     )
-    return parent
 
 
-def _keys() -> argparse.ArgumentParser:
-    parent = argparse.ArgumentParser(add_help=False)
-    group = parent.add_argument_group("keys")
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("keys")
     group.add_argument("--keys", metavar="DIR", help="the key store")
     group.add_argument(
         "--passphrase-file", metavar="FILE", help="read the key store's passphrase from FILE's first line, not a prompt"
     )
-    return parent
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+# --- the commands ---
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser)
+    _add_common(parser)
+    parser.add_argument(
+        "--format", choices=FORMATS, default=None, metavar="FORMAT", help="full (the default), concise, json or github"
+    )
+
+
+def _render(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser)
+    _add_common(parser)
+    _add_store(parser)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "-o", "--output", default=None, metavar="DIR", help="the folder to write below (default: rendered)"
+    )
+    where.add_argument("--stdout", action="store_true", help="print instead of writing, secrets masked")
+    where.add_argument("--system", action="store_true", help="write this host's files in place: no daemon, no network")
+    parser.add_argument(
+        "--host", action="append", default=[], metavar="NAME", help="this host alone (--system: this machine's name)"
+    )
+    parser.add_argument("--runtime", action="store_true", help="with --system: write below /run")
+    parser.add_argument(
+        "--force", action="store_true", help="replace files that were changed by hand; they are kept beside"
+    )
+    parser.add_argument("--show-secrets", action="store_true", help="with --stdout: do not mask secrets")
+    parser.epilog = "example: wgnet render office.yaml --keys keys"
+
+
+def _show(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser)
+    parser.add_argument("host", metavar="HOST", help="the host")
+    parser.add_argument(
+        "--format", choices=("table", "json", "hosts"), default="table", metavar="FORMAT", help="table, json or hosts"
+    )
+
+
+def _diff(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser)
+    parser.add_argument("old", metavar="OLD", help="the topology file before")
+    parser.add_argument("new", metavar="NEW", help="the topology file after")
+    parser.add_argument("--format", choices=("text", "json"), default="text", metavar="FORMAT", help="text or json")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 3 if anything changes")
+
+
+def _keys(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    for name, (summary, add_options) in _KEY_ACTIONS.items():
+        add_options(_subparser(actions, name, summary))
+
+
+def _keys_generate(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser)
+    _add_common(parser)
+    _add_store(parser)
+    parser.add_argument("--host", action="append", default=[], metavar="NAME", help="for this host alone")
+    parser.add_argument("--encrypt", action="store_true", help="encrypt the key store's new files under a passphrase")
+
+
+def _keys_show(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser)
+    _add_common(parser)
+    _add_store(parser)
+    parser.add_argument("--host", action="append", default=[], metavar="NAME", help="this host alone")
+    parser.add_argument("--show-secrets", action="store_true", help="do not mask secrets")
+    parser.add_argument("--format", choices=("table", "json"), default="table", metavar="FORMAT", help="table or json")
+
+
+def _keys_export(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser)
+    _add_store(parser)
+    parser.add_argument("host", metavar="HOST", help="the host")
+    parser.add_argument("-o", "--output", metavar="DIR", help="the folder to write to, for the host's /etc/wgnet")
+    parser.add_argument("--show-secrets", action="store_true", help="without -o: print the secrets unmasked")
+
+
+def _schema(parser: argparse.ArgumentParser) -> None:
+    """`schema` has no options."""
+
+
+def _explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("code", nargs="?", metavar="CODE", help="such as WG3003; without it, list all codes")
+
+
+def _init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", nargs="?", default="office.yaml", metavar="FILE", help="default office.yaml; - prints it"
+    )
+
+
+_Commands = dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]
+
+_COMMANDS: _Commands = {
+    "check": ("validate topologies, derive everything, prove what they expect", _check),
+    "render": ("write every host's files", _render),
+    "show": ("show one host's derived plan", _show),
+    "diff": ("show what changes between two topologies", _diff),
+    "keys": ("make, show and hand out keys", _keys),
+    "schema": ("print the JSON Schema of the topology file", _schema),
+    "explain": ("explain a diagnostic: what it means, an example, the way out", _explain),
+    "init": ("write a commented first topology", _init),
+}
+_KEY_ACTIONS: _Commands = {
+    "generate": ("make the keys that are missing, and write the public ones into the topology", _keys_generate),
+    "show": ("list the hosts' keys, secrets masked", _keys_show),
+    "export": ("write one host's part of the key store, to be carried there", _keys_export),
+}
+
+
+def build_parser(arguments: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    With `arguments` only those commands get their options that are named in them: making all takes as long as checking
+    a small file.
+    """
     parser = argparse.ArgumentParser(
         prog="wgnet",
         description="One YAML file describes a WireGuard network; systemd-networkd and NetworkManager run it.",
@@ -85,107 +196,22 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"wgnet {__version__}")
-    parser.add_argument(
-        "--color", choices=("auto", "always", "never"), default="auto", metavar="WHEN", help="auto, always or never"
-    )
+    parser.add_argument("--color", choices=_COLORS, default="auto", metavar="WHEN", help="auto, always or never")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
-    files, common, keys = _files(), _common(), _keys()
-
-    def add(
-        name: str,
-        help: str,  # noqa: A002
-        *parents: argparse.ArgumentParser,
-        epilog: str = "",
-    ) -> argparse.ArgumentParser:
-        description = help[0].upper() + help[1:] + "."
-        return commands.add_parser(
-            name,
-            help=help,
-            description=description,
-            epilog=epilog,
-            parents=list(parents),
-            formatter_class=_Help,
-            allow_abbrev=False,
-        )
-
-    check = add("check", "validate topologies, derive everything, prove what they expect", files, common)
-    check.add_argument(
-        "--format", choices=FORMATS, default=None, metavar="FORMAT", help="full (the default), concise, json or github"
-    )
-
-    render = add(
-        "render",
-        "write every host's files",
-        files,
-        common,
-        keys,
-        epilog="example: wgnet render office.yaml --keys keys",
-    )
-    where = render.add_mutually_exclusive_group()
-    where.add_argument(
-        "-o", "--output", default=None, metavar="DIR", help="the folder to write below (default: rendered)"
-    )
-    where.add_argument("--stdout", action="store_true", help="print instead of writing, secrets masked")
-    where.add_argument("--system", action="store_true", help="write this host's files in place: no daemon, no network")
-    render.add_argument(
-        "--host", action="append", default=[], metavar="NAME", help="this host alone (--system: this machine's name)"
-    )
-    render.add_argument("--runtime", action="store_true", help="with --system: write below /run")
-    render.add_argument(
-        "--force", action="store_true", help="replace files that were changed by hand; they are kept beside"
-    )
-    render.add_argument("--show-secrets", action="store_true", help="with --stdout: do not mask secrets")
-
-    show = add("show", "show one host's derived plan", common)
-    show.add_argument("host", metavar="HOST", help="the host")
-    show.add_argument(
-        "--format", choices=("table", "json", "hosts"), default="table", metavar="FORMAT", help="table, json or hosts"
-    )
-
-    diff = add("diff", "show what changes between two topologies", common)
-    diff.add_argument("old", metavar="OLD", help="the topology file before")
-    diff.add_argument("new", metavar="NEW", help="the topology file after")
-    diff.add_argument("--format", choices=("text", "json"), default="text", metavar="FORMAT", help="text or json")
-    diff.add_argument("--exit-code", action="store_true", help="exit with 3 if anything changes")
-
-    _add_keys(add("keys", "make, show and hand out keys"), files, common, keys)
-
-    add("schema", "print the JSON Schema of the topology file")
-
-    explain = add("explain", "explain a diagnostic: what it means, an example, the way out")
-    explain.add_argument("code", nargs="?", metavar="CODE", help="such as WG3003; without it, list all codes")
-
-    init = add("init", "write a commented first topology")
-    init.add_argument(
-        "target", nargs="?", default="office.yaml", metavar="FILE", help="default office.yaml; - prints it"
-    )
+    for name, (summary, add_options) in _COMMANDS.items():
+        subparser = _subparser(commands, name, summary)
+        if arguments is None or name in arguments:
+            add_options(subparser)
     return parser
 
 
-def _add_keys(
-    keys_parser: argparse.ArgumentParser,
-    files: argparse.ArgumentParser,
-    common: argparse.ArgumentParser,
-    keys: argparse.ArgumentParser,
-) -> None:
-    actions = keys_parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-
-    def add(name: str, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:  # noqa: A002
-        description = help[0].upper() + help[1:] + "."
-        return actions.add_parser(
-            name, help=help, description=description, parents=list(parents), formatter_class=_Help, allow_abbrev=False
-        )
-
-    generate = add(
-        "generate", "make the keys that are missing, and write the public ones into the topology", files, common, keys
+def _subparser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        formatter_class=_Help,
+        allow_abbrev=False,
     )
-    generate.add_argument("--host", action="append", default=[], metavar="NAME", help="for this host alone")
-    generate.add_argument("--encrypt", action="store_true", help="encrypt the key store's new files under a passphrase")
-    show = add("show", "list the hosts' keys, secrets masked", files, common, keys)
-    show.add_argument("--host", action="append", default=[], metavar="NAME", help="this host alone")
-    show.add_argument("--show-secrets", action="store_true", help="do not mask secrets")
-    show.add_argument("--format", choices=("table", "json"), default="table", metavar="FORMAT", help="table or json")
-    export = add("export", "write one host's part of the key store, to be carried there", common, keys)
-    export.add_argument("host", metavar="HOST", help="the host")
-    export.add_argument("-o", "--output", metavar="DIR", help="the folder to write to, for the host's /etc/wgnet")
-    export.add_argument("--show-secrets", action="store_true", help="without -o: print the secrets unmasked")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
-from wgnet.diagnostics.escape import mask_text
 from wgnet.diagnostics.span import Span
 
 if TYPE_CHECKING:
@@ -135,6 +134,8 @@ class Templates:
             text = str(error.message if isinstance(error, jinja2.TemplateError) else error).rstrip(".")
             message = f"cannot be rendered: {text or type(error).__name__}"
         # A message may quote a value, and among the values are secrets.
+        from wgnet.diagnostics.escape import mask_text
+
         return TemplateProblem(file, line, mask_text(message), self._own[file])
 
 
