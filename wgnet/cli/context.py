@@ -73,7 +73,8 @@ class Context:
         if not self.printed:
             self.printed = True
             chosen = str(output_format or getattr(self.options, "diagnostics", "full"))
-            if result or self.diagnostics.items:
+            # Without a problem only JSON says so.
+            if self.diagnostics.items or (result and chosen == "json"):
                 self.output.diagnostics(self.diagnostics, chosen, result=result)
 
     def finish(self, status: int) -> int:

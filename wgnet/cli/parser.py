@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 
 from wgnet import __version__
@@ -27,7 +28,19 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """Help in lines of the width of the terminal, with room for the commands' names."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30)
+        super().__init__(prog, max_help_position=30, width=_width())
+
+
+def _width() -> int:
+    """Return how wide help may be, as argparse reckons it, but without shutil, which imports four compressors."""
+    try:
+        columns = int(os.environ.get("COLUMNS", ""))
+    except ValueError:
+        try:
+            columns = os.get_terminal_size(1).columns
+        except OSError:
+            columns = 0
+    return (columns or 80) - 2
 
 
 # --- options that several commands share ---
@@ -119,7 +132,7 @@ def _diff(parser: argparse.ArgumentParser) -> None:
 
 
 def _keys(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    actions = parser.add_subparsers(prog="wgnet keys", dest="action", metavar="ACTION", required=True, title="actions")
     for name, (summary, add_options) in _KEY_ACTIONS.items():
         add_options(_subparser(actions, name, summary))
 
@@ -197,7 +210,7 @@ def build_parser(arguments: Sequence[str] | None = None) -> argparse.ArgumentPar
     )
     parser.add_argument("--version", action="version", version=f"wgnet {__version__}")
     parser.add_argument("--color", choices=_COLORS, default="auto", metavar="WHEN", help="auto, always or never")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    commands = parser.add_subparsers(prog="wgnet", dest="command", metavar="COMMAND", required=True, title="commands")
     for name, (summary, add_options) in _COMMANDS.items():
         subparser = _subparser(commands, name, summary)
         if arguments is None or name in arguments:
