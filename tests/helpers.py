@@ -115,3 +115,21 @@ def places(diagnostic: Diagnostic) -> list[str]:
         f"{label.span.line}:{label.span.column}-{label.span.end_column}" if label is not None else ""
         for label in labels
     ]
+
+
+def unmark(marked: str) -> tuple[str, list[str], list[str]]:
+    """Return a text without its marks, the places between ⟦ and ⟧ (primary), and those between ⟪ and ⟫ (secondary)."""
+    plain = ""
+    opened: list[int] = []
+    found: dict[str, list[str]] = {"⟧": [], "⟫": []}
+    for character in marked:
+        if character in "⟦⟪":
+            opened.append(len(plain))
+        elif character in found:
+            start = opened.pop()
+            line, column = plain.count("\n", 0, start) + 1, start - plain.rfind("\n", 0, start)
+            end_column = len(plain) - plain.rfind("\n")
+            found[character].append(f"{line}:{column}-{end_column}")
+        else:
+            plain += character
+    return plain, found["⟧"], found["⟫"]

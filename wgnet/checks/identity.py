@@ -149,9 +149,9 @@ def check_ports(topology: Topology, diagnostics: Diagnostics) -> None:
                     _port_unknown(host, host.place(name, number), diagnostics)
     for rule in topology.rules:
         for host in rule.members:
-            if any(not endpoint.port for endpoint in rule.endpoint.get(host.name, ())):
-                place = rule.key_place("endpoint")
-                _port_unknown(host, place if place is not None else host.span, diagnostics)
+            for number, endpoint in enumerate(rule.endpoint.get(host.name, ())):
+                if not endpoint.port:
+                    _port_unknown(host, rule.endpoint_place(host, number), diagnostics)
 
 
 def _port_unknown(host: Host, place: Span, diagnostics: Diagnostics) -> None:

@@ -165,9 +165,9 @@ def check_endpoint_loops(routing: Routing, diagnostics: Diagnostics) -> None:
         for name, endpoints in rule.endpoint.items():
             peer = topology.by_name[name]
             users = [host for host in rule.members if host is not peer]
-            for endpoint in endpoints:
+            for number, endpoint in enumerate(endpoints):
                 if endpoint.address is not None and routed.find(endpoint.address) is not None:
-                    place = rule.key_place("endpoint") or peer.span
+                    place = rule.endpoint_place(peer, number)
                     _check_loop(routing, peer, endpoint, place, users, diagnostics)
 
 

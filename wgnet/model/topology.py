@@ -10,7 +10,7 @@ from typing import Literal
 
 from wgnet.diagnostics.span import Span
 from wgnet.record import field, record
-from wgnet.syntax.nodes import List, Node, Scalar
+from wgnet.syntax.nodes import List, Mapping, Node, Scalar
 from wgnet.syntax.spec import (
     Address,
     Endpoint,
@@ -147,6 +147,14 @@ class Rule:
         if self.spec is None or name not in self.spec.nodes:
             return self.place
         return self.spec.nodes[name].span
+
+    def endpoint_place(self, host: Host, item: int) -> Span:
+        """Return the place of one of the endpoints that the rule gives for a host, or the host's own."""
+        mapping = None if self.spec is None else self.spec.nodes.get("endpoint")
+        node = mapping.get(host.name) if isinstance(mapping, Mapping) else None
+        if isinstance(node, List) and item < len(node.items):
+            return node.items[item].span
+        return host.span if node is None else node.span
 
 
 @record(eq=False)
