@@ -6,7 +6,7 @@ that are as plain as the failure allows. The text of the file is the only thing 
 
 from __future__ import annotations
 
-import base64
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
+
+from wgnet.keys.types import PrivateKey
 
 #: What hosts may advertise: nested in each other, some around the network's own subnets, each at one host only.
 PREFIXES = (
@@ -37,9 +39,16 @@ SITES = (None, "berlin", "rome")
 MANAGERS = ("networkd", "networkmanager", "wg-quick", "external")
 
 
+@functools.cache
+def private_key(name: str) -> PrivateKey:
+    """Return the private key of a host of this name."""
+    return PrivateKey(hashlib.sha256(f"wgnet property {name}".encode()).digest())
+
+
+@functools.cache
 def public_key(name: str) -> str:
-    """Return a public key; nobody needs the private one, so any 32 bytes will do."""
-    return base64.b64encode(hashlib.sha256(f"wgnet property {name}".encode()).digest()).decode()
+    """Return the public key of a host of this name."""
+    return private_key(name).public()
 
 
 @dataclass
@@ -153,6 +162,7 @@ def drafts(
         if shape.one_in(3):
             draft.rules[0]["isolate"] = True
         draft.hosts[names[0]].pop("disabled", None)
+        draft.hosts[names[0]].pop("manager", None)  # two external hosts are no peers
     else:
         draft.rules = _rules(draw, draft, names)
     _make_sound(draft)
@@ -265,8 +275,11 @@ def _policies(draft: Draft, name: str, digits: Digits) -> None:
     keys = draft.hosts[name]
     if keys.get("disabled") or keys.get("manager") == "external":
         return
-    # What serves others as exit node has none itself, nor has what has all around the network behind it.
-    if digits.one_in(4) and not {"0.0.0.0/0", "::/0", *AROUND} & set(keys.get("advertise", ())):
+    # What serves others as exit node has none itself, nor has what has all around the network behind or beside it.
+    near = [other for other in draft.hosts.values() if other is keys or other.get("site") == keys.get("site", "")]
+    behind = {prefix for other in near for prefix in other.get("advertise", ())}
+    serves = any(prefix.endswith("/0") for prefix in keys.get("advertise", ()))
+    if digits.one_in(4) and not serves and not behind & set(AROUND):
         peers = sorted(other for pair in draft.pairs() if name in pair for other in pair if other != name)
         peers = [peer for peer in peers if "exit-node" not in draft.hosts[peer]]
         if peers:
