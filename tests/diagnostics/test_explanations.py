@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from wgnet.cli.inputs import read_fleet
 from wgnet.diagnostics.codes import CODES
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.explanations import Explanation, explain, explain_all
 from wgnet.diagnostics.explanations.explanation import OFFICE, change
+from wgnet.diagnostics.severity import Severity
+from wgnet.managers.dispatch import check_plans
 from wgnet.model.resolve import resolve_topology
 from wgnet.syntax.decode import parse_specification
 
@@ -95,6 +99,29 @@ def test_mended_example_is_sound_in_itself(page: Explanation) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.code.name[2] in "34"], ids=name_of)
 def test_example_of_the_meaning_has_no_error_of_shape(page: Explanation) -> None:
     assert all(diagnostic.code is page.code for diagnostic in draw(page.example_files()))
+
+
+def check(files: dict[str, bytes], folder: Path) -> Diagnostics:
+    """Do with the files what `wgnet check` does; their hosts have all keys."""
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    diagnostics = Diagnostics()
+    fleet = read_fleet([str(folder / name) for name in files], diagnostics, missing_keys=Severity.ERROR)
+    if fleet is not None:
+        check_plans(fleet, diagnostics)
+    return diagnostics
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.example is not None], ids=name_of)
+def test_example_draws_exactly_its_code_in_check(page: Explanation, tmp_path: Path) -> None:
+    found = check(page.example_files(), tmp_path)
+    assert {diagnostic.code.name for diagnostic in found} == {page.code.name}
+    assert {diagnostic.severity for diagnostic in found} == {page.code.severity}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.fixed is not None], ids=name_of)
+def test_mended_example_draws_nothing_in_check(page: Explanation, tmp_path: Path) -> None:
+    assert [diagnostic.message for diagnostic in check(page.fixed_files(), tmp_path)] == []
 
 
 def test_change_refuses_what_it_cannot_find() -> None:
