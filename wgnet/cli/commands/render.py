@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from wgnet.checks.peering import name_hosts
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
 from wgnet.cli.hosts import this_host
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
+from wgnet.diagnostics.codes import Code
+from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.dispatch import Managers
 from wgnet.managers.templates import Templates
+from wgnet.model.topology import Host
 from wgnet.plan.derive import Fleet
+from wgnet.plan.types import InterfacePlan
 from wgnet.system.outcome import WriteReport
 from wgnet.system.secrets import SecretFinder
 
@@ -75,19 +80,45 @@ class _Rendering:
         self.managers = Managers(Templates(context.root / "etc/wgnet/templates"), base)
 
     def artifacts(self, name: str) -> list[Artifact]:
-        diagnostics = self.context.diagnostics
-        result: list[Artifact] = []
-        deliver = self.secrets.store is not None
-        for plan in self.fleet.plan_host(name).interfaces:
-            self.managers.check(plan, diagnostics)
-            result += self.managers.render(
-                plan, self.secrets.find(plan, diagnostics), diagnostics, deliver_keys=deliver
-            )
-        return result
+        """Return one host's files; what they lack of secrets is a warning each."""
+        return [artifact for plan in self.plans(name) for artifact in self._interface(plan, self.context.diagnostics)]
+
+    def plans(self, name: str) -> tuple[InterfacePlan, ...]:
+        return self.fleet.plan_host(name).interfaces
+
+    def _interface(self, plan: InterfacePlan, diagnostics: Diagnostics) -> list[Artifact]:
+        self.managers.check(plan, diagnostics)
+        secrets = self.secrets.find(plan, diagnostics)
+        return self.managers.render(plan, secrets, diagnostics, deliver_keys=self.secrets.store is not None)
 
     def all(self, names: list[str]) -> Iterator[tuple[str, list[Artifact]]]:
+        """Yield the files of many hosts; what they lack of secrets is told once for all of them, at the end."""
+        absent: dict[Code, list[Host]] = {}
         for name in names:
-            yield name, self.artifacts(name)
+            artifacts: list[Artifact] = []
+            for plan in self.plans(name):
+                own = Diagnostics(sources=self.context.diagnostics.sources)
+                artifacts += self._interface(plan, own)
+                for diagnostic in own:
+                    if diagnostic.code in _ABSENT and len(names) > 1:
+                        absent.setdefault(diagnostic.code, []).append(plan.host)
+                    else:
+                        self.context.diagnostics.items.append(diagnostic)
+            yield name, artifacts
+        for code, hosts in absent.items():
+            self.context.diagnostics.report(
+                code,
+                f"the files of {name_hosts(hosts)} are written without {_ABSENT[code]}",
+                hosts[0].span,
+                help=("give the key store with `--keys DIR`", "run `wgnet render --system` on the host itself"),
+            )
+
+
+#: The warnings that nearly every host draws where no key store is given.
+_ABSENT = {
+    codes.PRIVATE_KEY_ABSENT: "their private keys: their tunnels cannot start",
+    codes.PRESHARED_KEY_ABSENT: "the preshared keys of their links",
+}
 
 
 def _render_tree(context: Context, rendering: _Rendering, hosts: list[str], chosen: list[str]) -> int:
