@@ -29,7 +29,9 @@ MAX_REPORTED = 200
 MAX_CHARACTERS_REPORTED = 20
 
 # YAML 1.1 takes U+0085, U+2028 and U+2029 for line breaks, editors do not: refused, so that lines are counted alike.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# Apart from the pattern: one character beyond U+00FF in it takes as long to compile as a small file to check.
+_WIDE = ("\u2028", "\u2029", "\ufeff", "\ufffe", "\uffff")
 _TAB_INDENT = re.compile(r"^ *(\t+)[ \t]*[^\s#]", re.MULTILINE)
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -79,17 +81,18 @@ def _decode(data: bytes, file: str, diagnostics: Diagnostics) -> str | None:
             help="save the file as UTF-8",
         )
         return None
-    bad = list(_limited(_FORBIDDEN.finditer(text)))
+    bad = [match.start() for match in _limited(_CONTROL.finditer(text))]
+    bad += [text.index(character) for character in _WIDE if character in text]
     # JSON may be indented with tabs, and YAML reads it: between brackets indentation means nothing.
     tabs = [] if text.lstrip().startswith("{") else list(_limited(_TAB_INDENT.finditer(text)))
     if not bad and not tabs:
         return text
     diagnostics.sources[file] = text
-    for match in bad:
+    for index in sorted(bad):
         diagnostics.report(
             codes.CONTROL_CHARACTER,
-            f"character U+{ord(match.group()):04X} may not stand in a topology file",
-            _place(text, match.start(), file),
+            f"character U+{ord(text[index]):04X} may not stand in a topology file",
+            _place(text, index, file),
         )
     for match in tabs:
         diagnostics.report(
