@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from example_keys import EXAMPLES
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from property.networks import flow
@@ -26,6 +26,8 @@ from wgnet.syntax.types import ChoiceType, ListType, MapType, SectionType, Type,
 
 # The sixty shops would only make it slow.
 TEXTS = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.yaml")) if path.stem != "two-hubs"]
+#: A try costs little here.
+_MANY = settings(max_examples=5 * settings.default.max_examples)  # type: ignore[union-attr]
 #: Control and format characters, halves of pairs, and separators of lines: what a terminal may obey.
 _DANGEROUS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _MANAGERS = Managers(Templates())
@@ -55,11 +57,13 @@ def digest(data: bytes) -> Diagnostics:
     return diagnostics
 
 
+@_MANY
 @given(st.binary(max_size=400))
 def test_any_bytes(data: bytes) -> None:
     digest(data)
 
 
+@_MANY
 @given(st.text(max_size=400))
 def test_any_text(text: str) -> None:
     digest(text.encode("utf-8", "surrogatepass"))
@@ -104,6 +108,7 @@ def mutants(draw: Callable[[st.SearchStrategy[Any]], Any]) -> bytes:
     return data
 
 
+@_MANY
 @given(mutants())
 def test_examples_with_slips(data: bytes) -> None:
     digest(data)
@@ -173,6 +178,7 @@ def values(kind: Type, depth: int = 0) -> st.SearchStrategy[Any]:
 _TREES = values(SectionType("the file", {**TOP}, dict, {}))
 
 
+@_MANY
 @given(_TREES)
 def test_trees_of_the_format_s_keys(tree: dict[str, Any]) -> None:
     tree["wgnet"] = 1
