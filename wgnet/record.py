@@ -7,10 +7,19 @@ are closures. To type checkers the two are the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+TYPE_CHECKING = False  # as typing's own, whose import is felt at every start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar, dataclass_transform
 
-_T = TypeVar("_T")
+    _T = TypeVar("_T")
+else:
+
+    def dataclass_transform(**_):
+        """Do nothing: type checkers alone read it."""
+        return lambda function: function
+
+
 _set = object.__setattr__
 _MISSING: Any = object()
 

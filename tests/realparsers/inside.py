@@ -331,9 +331,13 @@ def _networkmanager(request: dict[str, Any]) -> dict[str, Any]:
         profile = ask("call", path, settings, "GetSettings")[0]
         if profile["connection"]["type"]["data"] != "wireguard":
             continue
-        # What an agent keeps is not in the file; since 1.56 asking for it without an agent is an error.
-        flags = profile["wireguard"].get("private-key-flags", {"data": 0})["data"]
-        secrets = {} if flags & 1 else ask("call", path, settings, "GetSecrets", "s", "wireguard")[0]
+        try:
+            secrets = ask("call", path, settings, "GetSecrets", "s", "wireguard")[0]
+        except subprocess.CalledProcessError:
+            # What an agent keeps is not in the file; with no secret in it, 1.56 makes an error of the question.
+            if not profile["wireguard"].get("private-key-flags", {"data": 0})["data"] & 1:
+                raise
+            secrets = {}
         answer["profiles"][file_name] = {"settings": profile, "secrets": secrets.get("wireguard", {})}
     daemon.kill()
     rest, _ = daemon.communicate()

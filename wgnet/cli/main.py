@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from wgnet.cli.parser import build_parser
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
@@ -28,6 +28,7 @@ def run() -> None:
     # A run builds millions of small objects and ends: collecting cycles on the way costs a third of its time.
     gc.disable()
     status = main(sys.argv[1:])
+    gc.freeze()  # nor is there anything to collect at the end
     if status == EXIT_INTERRUPTED:
         # Die of the signal, so that a shell's loop stops too.
         import signal

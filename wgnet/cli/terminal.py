@@ -15,11 +15,14 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self, TextIO
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.printers import print_diagnostics
 from wgnet.record import field, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self, TextIO
 
 #: What `--color` takes.
 COLOR_CHOICES = ("auto", "always", "never")

@@ -8,9 +8,12 @@ where a key is made or its public half is computed, so that commands that do nei
 from __future__ import annotations
 
 import binascii
-from typing import ClassVar, NoReturn, Self, final
 
 from wgnet.keys.base64 import KeyProblem, check_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar, NoReturn, Self
 
 __all__ = ["HIDDEN", "KEY_BYTES", "MasterSecret", "PresharedKey", "PrivateKey", "Secret"]
 
@@ -89,7 +92,6 @@ class Secret:
         raise TypeError(f"a {type(self).__name__} is not to be pickled")
 
 
-@final
 class PrivateKey(Secret):
     """A host's X25519 private key, clamped (RFC 7748, section 5) as `wg genkey` and `wg show` have it."""
 
@@ -122,14 +124,12 @@ class PrivateKey(Secret):
         return binascii.b2a_base64(raw, newline=False).decode("ascii")
 
 
-@final
 class PresharedKey(Secret):
     """The symmetric key of one link, as `wg genpsk` makes it."""
 
     __slots__ = ()
 
 
-@final
 class MasterSecret(Secret):
     """What the preshared keys of a network are derived from; it stays in the key store."""
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.keys.types import PresharedKey, PrivateKey
 from wgnet.managers.artifact import Artifact
 from wgnet.plan.types import InterfacePlan
 from wgnet.record import field, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 @record()

@@ -9,11 +9,14 @@ Names and types: nm-settings-dbus(5), and where it errs libnm-core-impl/nm-setti
 from __future__ import annotations
 
 import sys
-from typing import TypeAlias
 
 from wgnet.keys.types import PresharedKey, PrivateKey, Secret
 from wgnet.record import field, record
 from wgnet.syntax.spec import Address, Interface, Prefix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 #: A D-Bus variant as plain data: its signature and its value.
 Variant: TypeAlias = tuple[str, object]

@@ -7,12 +7,12 @@ stand in for whatever a person's own folder does not have. Besides template file
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.span import Span
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -6,7 +6,6 @@ Reports names that nobody has, groups that contain themselves and rules that say
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
@@ -38,6 +37,10 @@ from wgnet.syntax.spec import (
 )
 from wgnet.syntax.types import suggest
 from wgnet.syntax.values import interface_problem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _EMPTY: dict[str, Node] = {}
 

@@ -6,7 +6,6 @@ Output of `resolve.py`, input of everything after it. Nothing here computes.
 from __future__ import annotations
 
 import enum
-from typing import Literal
 
 from wgnet.diagnostics.span import Span
 from wgnet.record import field, record
@@ -194,6 +193,3 @@ class Topology:
         if item is not None and isinstance(node, List) and item < len(node.items):
             return node.items[item].span
         return node.span
-
-
-Family = Literal[4, 6]

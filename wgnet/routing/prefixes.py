@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from typing import Generic, TypeVar
 
 from wgnet.syntax.spec import Address, Interface, Prefix
 
-_T = TypeVar("_T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Generic, TypeVar
+
+    _T = TypeVar("_T")
+
+    class _Typed(Generic[_T]):
+        __slots__ = ()
+else:
+    _T = object
+
+    class _Typed:
+        """What stands in for a generic class as the program runs."""
+
+        __slots__ = ()
+        __class_getitem__ = classmethod(lambda cls, _: cls)
+
 
 DEFAULT_ROUTES: dict[int, Prefix] = {4: ipaddress.ip_network("0.0.0.0/0"), 6: ipaddress.ip_network("::/0")}
 
@@ -57,7 +72,7 @@ def collapse(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
     return (*four, *six)
 
 
-class PrefixMap(Generic[_T]):
+class PrefixMap(_Typed[_T]):
     """Maps prefixes to values and finds the value of the longest prefix that contains an address."""
 
     __slots__ = ("_lengths", "_values")

@@ -6,8 +6,6 @@ shape; leaves out what is bad, so that the meaning of the rest is checked in the
 
 from __future__ import annotations
 
-from typing import Any
-
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.syntax.events import parse_nodes
@@ -15,6 +13,10 @@ from wgnet.syntax.format import TOP
 from wgnet.syntax.nodes import Mapping, Node, Scalar
 from wgnet.syntax.spec import NetworkSpec, RuleSpec, Specification
 from wgnet.syntax.types import SectionType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _TOP_SECTION = SectionType("the file", TOP, dict, {}, lenient=True)
 

@@ -27,6 +27,8 @@ def insert_entry(text: str, mapping: Mapping, key: str, value: str, after: str) 
     YAML cannot write.
     """
     if mapping.flow:
+        if not mapping.entries[0][0].plain if mapping.entries else text.lstrip().startswith("{"):
+            key = f'"{key}"'  # JSON stays JSON
         if not mapping.entries:
             return Insertion(mapping.start.index + 1, f"{key}: {value}")
         # An alias's node stands elsewhere.

@@ -7,7 +7,6 @@ not stand twice, and what an alias stands for is counted. Reports what is wrong 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import yaml
 
@@ -16,6 +15,10 @@ from wgnet.diagnostics.codes import Code
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
 from wgnet.diagnostics.span import Span
 from wgnet.syntax.nodes import List, Mapping, Mark, Node, Scalar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: The largest document, in bytes. 100,000 hosts take about a quarter of it.
 MAX_BYTES = 64 * 1024 * 1024

@@ -6,7 +6,6 @@ One row a key. Nothing here decodes: the types do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -14,6 +13,10 @@ from wgnet.syntax import values
 from wgnet.syntax.nodes import Mapping, Node, Scalar
 from wgnet.syntax.spec import DnsSpec, ExpectSpec, HostSpec, Manager, NetworkSpec, RuleSpec, SecretSource
 from wgnet.syntax.types import INVALID, ChoiceType, Key, ListType, MapType, ScalarType, SectionType, Type, UnionType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _STRING = {"type": "string"}
 

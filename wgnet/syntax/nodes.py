@@ -6,12 +6,10 @@ holds a guess of YAML's about its type.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from wgnet.diagnostics.span import Span
 
 
-class Mark(Protocol):
+class Mark:
     """The part of PyYAML's mark that is used: all count from 0, in characters."""
 
     line: int

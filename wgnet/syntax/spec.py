@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import enum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import Literal
 
 from wgnet.record import field, record
 from wgnet.syntax.nodes import Mapping, Node, Scalar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 Address = IPv4Address | IPv6Address
 Prefix = IPv4Network | IPv6Network

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.codes import Code
@@ -17,7 +16,11 @@ from wgnet.record import record
 from wgnet.syntax.nodes import List, Mapping, Node, Scalar
 from wgnet.syntax.values import Bad
 
-Schema = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    Schema = dict[str, Any]
 
 
 class _Invalid:

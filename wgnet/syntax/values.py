@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.codes import Code
 from wgnet.keys.base64 import KeyProblem, check_key
 from wgnet.syntax.spec import Address, Endpoint, HostAddress, Prefix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,19}")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")

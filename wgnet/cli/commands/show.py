@@ -79,6 +79,8 @@ def describe(plan: InterfacePlan) -> list[str]:
     if not plan.autoconnect:
         rows.append(("autoconnect", "no"))
     width = max(len(name) for name, _ in rows)
+    if any(peer.preshared_key is not None for peer in plan.peers):
+        width = max(width, len(_PRESHARED_KEY))
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     for peer in plan.peers:
         lines += ["", *_peer_lines(peer, width)]
@@ -86,6 +88,9 @@ def describe(plan: InterfacePlan) -> list[str]:
     lines += _section("rules", [_rule(rule) for rule in plan.rules])
     lines += _section("firewall", firewall_needs(plan))
     return lines
+
+
+_PRESHARED_KEY = "preshared key"
 
 
 def _section(title: str, lines: list[str]) -> list[str]:
@@ -102,7 +107,7 @@ def _peer_lines(peer: PeerPlan, width: int) -> list[str]:
         rows.append(("keepalive", f"every {peer.persistent_keepalive} s"))
     if peer.preshared_key is not None:
         source = peer.preshared_key
-        rows.append(("preshared key", source if isinstance(source, str) else f"{source.kind} {source.name}"))
+        rows.append((_PRESHARED_KEY, source if isinstance(source, str) else f"{source.kind} {source.name}"))
     return [f"peer {peer.name}", *(f"  {name:<{width}}  {value}" for name, value in rows)]
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from typing import TextIO
 
 from wgnet.diagnostics.diagnostic import Diagnostics
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 __all__ = ["FORMATS", "format_diagnostics", "print_diagnostics"]
 
