@@ -313,7 +313,9 @@ class _Resolver:
             if length is None:
                 subnet = find_subnet(address.address, self.spec.network.subnets)
                 length = address.address.max_prefixlen if subnet is None else subnet.prefixlen
-            result.append(ipaddress.ip_interface((address.address, length)))
+            # From the number: `ip_interface` would print the address and read it again, twice.
+            kind = ipaddress.IPv4Interface if address.address.version == 4 else ipaddress.IPv6Interface
+            result.append(kind((int(address.address), length)))
         return tuple(result)
 
     # --- rules -------------------------------------------------------------------------------------------------------
