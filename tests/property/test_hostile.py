@@ -28,8 +28,8 @@ from wgnet.syntax.types import ChoiceType, ListType, MapType, SectionType, Type,
 TEXTS = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.yaml")) if path.stem != "two-hubs"]
 #: A try costs little here.
 _MANY = settings(max_examples=5 * settings.default.max_examples)  # type: ignore[union-attr]
-#: Control and format characters, halves of pairs, and separators of lines: what a terminal may obey.
-_DANGEROUS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+#: Characters that turn the reading direction (Unicode's bidirectional classes).
+_TURNS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
 _MANAGERS = Managers(Templates())
 
 
@@ -53,7 +53,9 @@ def digest(data: bytes) -> Diagnostics:
     for style in ("full", "concise", "json", "github"):
         # A file's control characters reach no terminal.
         text = "".join(format_diagnostics(diagnostics, style))
-        assert {unicodedata.category(character) for character in text.replace("\n", "")}.isdisjoint(_DANGEROUS)
+        for character in set(text) - {"\n"}:
+            assert unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+            assert unicodedata.bidirectional(character) not in _TURNS
     return diagnostics
 
 
