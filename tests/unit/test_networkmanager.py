@@ -334,7 +334,7 @@ def test_a_preshared_key_agreed_elsewhere_serves_both_keys_of_a_peer() -> None:
     plan = plan_with()
     peer = replace(plan.peers[0], preshared_key=SecretSource("file", "/etc/wgnet/fra.psk"))
     secrets = InterfaceSecrets(private_key=PRIVATE, preshared_keys={FRA: PRESHARED})
-    _, groups, diagnostics = render(replace(plan, peers=(peer,)), secrets)
+    _, groups, diagnostics = render(replace(plan, peers=(peer,), secured_peers=(peer,)), secrets)
     assert groups[f"wireguard-peer.{NEXT}"]["preshared-key"] == PRESHARED.reveal()
     assert len(diagnostics) == 0
 
@@ -361,7 +361,7 @@ def test_credentials_are_refused() -> None:
     assert found.primary.span.line == TOPOLOGY[: TOPOLOGY.index("    HERE")].count("\n") + 1
     plan = plan_with()
     peer = replace(plan.peers[0], preshared_key=SecretSource("credential", "psk"))
-    (found,) = check(replace(plan, peers=(peer,)))
+    (found,) = check(replace(plan, peers=(peer,), secured_peers=(peer,)))
     assert found.code is codes.MANAGER_CANNOT
     assert "'fra'" in found.message
 
@@ -529,6 +529,7 @@ def plans(draw: st.DrawFn) -> tuple[InterfacePlan, InterfaceSecrets]:
         metric=metric,
         addresses=tuple(addresses),
         peers=tuple(found),
+        secured_peers=tuple(peer for peer in found if peer.preshared_key is not None),
         routes=tuple(
             RoutePlan(destination=prefix, table=draw(st.just(table or 254) | _NUMBER), metric=metric)
             for prefix in draw(st.lists(_ANY_PREFIX, unique=True, max_size=4))

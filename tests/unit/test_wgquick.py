@@ -216,7 +216,7 @@ def test_absent_secrets_are_left_out_and_told() -> None:
 def test_many_absent_preshared_keys_are_one_warning() -> None:
     plan = plan_with()
     many = tuple(replace(plan.peers[0], name=f"h{number}") for number in range(12))
-    _, _, diagnostics = render(replace(plan, peers=many), InterfaceSecrets(private_key=PRIVATE))
+    _, _, diagnostics = render(replace(plan, peers=many, secured_peers=many), InterfaceSecrets(private_key=PRIVATE))
     (found,) = diagnostics
     assert "'h0'" in found.message
     assert found.message.endswith("'h7' and 4 more")
@@ -259,7 +259,7 @@ def test_what_is_for_networkmanager_may_be_inherited() -> None:
 def test_a_preshared_key_from_a_credential_is_refused() -> None:
     plan = plan_with()
     peer = replace(plan.peers[0], preshared_key=SecretSource("credential", "psk"))
-    (found,) = check(replace(plan, peers=(peer,)))
+    (found,) = check(replace(plan, peers=(peer,), secured_peers=(peer,)))
     assert found.code is codes.MANAGER_CANNOT
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from pathlib import Path
 
 from wgnet.cli.inputs import read_bytes
@@ -14,6 +11,7 @@ from wgnet.record import replace
 from wgnet.syntax.decode import parse_specification
 from wgnet.syntax.edit import apply_insertions, insert_entry
 from wgnet.syntax.spec import Specification
+from wgnet.system.textfiles import replace_file
 
 
 def write_public_keys(file: str, keys: dict[str, str], diagnostics: Diagnostics) -> bool:
@@ -58,7 +56,7 @@ def write_public_keys(file: str, keys: dict[str, str], diagnostics: Diagnostics)
             help=[f"write it there by hand: '{host}' has public-key: {key}" for host, key in keys.items()],
         )
         return False
-    return _replace(Path(file), (b"\xef\xbb\xbf" if marked else b"") + edited.encode(), diagnostics)
+    return replace_file(Path(file), (b"\xef\xbb\xbf" if marked else b"") + edited.encode(), diagnostics)
 
 
 def _shared_mappings(spec: Specification) -> set[int]:
@@ -80,31 +78,3 @@ def _is_proved(before: Specification, edited: str, file: str, keys: dict[str, st
         for name, host in before.hosts.items()
     }
     return list(after.hosts) == list(before.hosts) and after == replace(before, hosts=hosts)
-
-
-def _replace(path: Path, content: bytes, diagnostics: Diagnostics) -> bool:
-    """Replace a file atomically, its mode and owner kept; a symbolic link stays one."""
-    target = Path(os.path.realpath(path))
-    staged = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
-    try:
-        status = target.stat()
-        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                    with contextlib.suppress(PermissionError):
-                        os.fchown(descriptor, status.st_uid, status.st_gid)
-                os.fchmod(descriptor, status.st_mode & 0o7777)
-                stream.write(content)
-                stream.flush()
-                os.fsync(descriptor)
-            staged.replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                staged.unlink()
-            raise
-    except OSError as error:
-        reason = (error.strerror or "cannot be written").lower()
-        diagnostics.report(codes.CANNOT_WRITE, f"cannot write '{path}': {reason}; nothing was changed")
-        return False
-    return True

@@ -58,9 +58,8 @@ def report_absent(
         )
     absent = [
         f"'{peer.name}'"
-        for peer in plan.peers
-        if peer.preshared_key is not None
-        and any(preshared_key(peer, key, secrets) is None for key, _ in public_keys(peer))
+        for peer in plan.secured_peers
+        if any(preshared_key(peer, key, secrets) is None for key, _ in public_keys(peer))
     ]
     if absent:
         more = len(absent) - _NAMED
@@ -83,7 +82,7 @@ def report_credentials(plan: InterfacePlan, manager: str, diagnostics: Diagnosti
             host.place("private-key"),
             help=("name a file: private-key: {file: PATH}", "set `manager: networkd`, which can since version 256"),
         )
-    for peer in plan.peers:
+    for peer in plan.secured_peers:
         if isinstance(peer.preshared_key, SecretSource) and peer.preshared_key.kind == "credential":
             diagnostics.report(
                 codes.MANAGER_CANNOT,

@@ -75,7 +75,7 @@ class Networkd:
                 help="give the version that 'networkctl --version' prints, or remove 'manager-version'",
             )
         self._check_source(plan, plan.private_key, "private-key", "the private key", diagnostics)
-        for peer in plan.peers:
+        for peer in plan.secured_peers:
             if isinstance(peer.preshared_key, SecretSource):
                 what = f"the preshared key of '{peer.name}'"
                 self._check_source(plan, peer.preshared_key, "preshared-key", what, diagnostics)

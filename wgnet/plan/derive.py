@@ -123,6 +123,7 @@ class Planner:
                 AddressPlan(address=address, prefix_route=host.table == TABLE_MAIN) for address in host.addresses
             ),
             peers=peers,
+            secured_peers=self._secured(rank, peers),
             routes=_routes(host, own, beyond, mark),
             rules=tuple(rules),
             default_versions=default_versions,
@@ -174,6 +175,12 @@ class Planner:
             plans = [own_plans.get(peer) or shared[peer] for peer in ranks]
             wanted.update(prefix for plan in own_plans.values() for prefix in _beyond(plan, own))
         return tuple(plans), wanted  # type: ignore[arg-type]
+
+    def _secured(self, rank: int, peers: tuple[PeerPlan, ...]) -> tuple[PeerPlan, ...]:
+        """Return the peers whose link has a preshared key, without a look at each where no rule gives one."""
+        if not any(rule.preshared_key for rule in set(self.routing.links.rules[rank].values())):
+            return ()
+        return tuple(peer for peer in peers if peer.preshared_key is not None)
 
     def _row(self, host: Host) -> _Row:
         """Return the row of the hosts that see their peers as this one does."""

@@ -99,6 +99,7 @@ class InterfacePlan:
     the number of the routing table of `routes` (254 main, 0 off). `default_versions` are the IP versions whose default
     route goes through an exit node; `bypass` stays outside. `forwarding` are the IP versions that the host forwards.
     `source_valid_mark` asks for net.ipv4.conf.all.src_valid_mark. `masquerade` are the IP versions to source-NAT.
+    `secured_peers` are those of `peers` whose link has a preshared key, few or none as a rule.
     `host` is the model's, for places and for what managers alone understand (`permissions`, `zone`).
     """
 
@@ -115,6 +116,7 @@ class InterfacePlan:
     metric: int
     addresses: tuple[AddressPlan, ...]
     peers: tuple[PeerPlan, ...] = field(repr=False)
+    secured_peers: tuple[PeerPlan, ...] = field(repr=False)
     routes: tuple[RoutePlan, ...]
     rules: tuple[PolicyRulePlan, ...]
     default_versions: frozenset[int]

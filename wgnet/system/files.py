@@ -46,6 +46,17 @@ _MAX_LINKS = 40
 #: Folders that one `Root` keeps open, well below the usual RLIMIT_NOFILE of 1024.
 _MAX_OPEN = 200
 
+#: Folders that are made with another mode than 0755, as their own packages or systemd's tmpfiles make them.
+_PRIVATE_FOLDERS = {
+    "etc/NetworkManager/system-connections": 0o700,
+    "run/NetworkManager/system-connections": 0o700,
+    "etc/wireguard": 0o700,
+    "etc/credstore": 0o700,
+    "etc/credstore.encrypted": 0o700,
+    "run/credstore": 0o700,
+    "run/credstore.encrypted": 0o700,
+}
+
 
 class WriteError(Exception):
     """The environment refused: `path` as a person knows it, and the system's error.
@@ -77,6 +88,11 @@ def naming(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(path, error) from error
+
+
+def folder_mode(path: str) -> int:
+    """Return the mode of a folder that is made below a root: closed where a distribution's own is."""
+    return _PRIVATE_FOLDERS.get(path, 0o755)
 
 
 def check_relative(path: str) -> None:

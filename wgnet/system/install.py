@@ -26,6 +26,7 @@ from wgnet.system.files import (
     check_relative,
     create_file,
     create_link,
+    folder_mode,
     naming,
     read_standing,
 )
@@ -43,17 +44,6 @@ from wgnet.system.outcome import (
 from wgnet.system.transaction import Change, Transaction
 
 __all__ = ["read_manifest", "recover", "write_system"]
-
-#: Folders that are made with another mode than 0755, as their own packages or systemd's tmpfiles make them.
-_PRIVATE_FOLDERS = {
-    "etc/NetworkManager/system-connections": 0o700,
-    "run/NetworkManager/system-connections": 0o700,
-    "etc/wireguard": 0o700,
-    "etc/credstore": 0o700,
-    "etc/credstore.encrypted": 0o700,
-    "run/credstore": 0o700,
-    "run/credstore.encrypted": 0o700,
-}
 
 
 @dataclass(slots=True)
@@ -354,7 +344,7 @@ class _Installation:
                 path = "/".join(parts[:end])
                 with naming(self.root.show(path)):
                     missing = self.root.split(f"{path}/x", missing=True)[0] is None
-                if missing and (made := (path, _PRIVATE_FOLDERS.get(path, 0o755))) not in self.transaction.folders:
+                if missing and (made := (path, folder_mode(path))) not in self.transaction.folders:
                     self.transaction.folders.append(made)
                     self.new.folders[path] = None
         gone = {change.path for change in self.transaction.changes if change.stage is None}

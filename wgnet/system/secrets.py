@@ -54,7 +54,7 @@ class SecretFinder:
 
     def _preshared_keys(self, plan: InterfacePlan, diagnostics: Diagnostics) -> dict[str, PresharedKey]:
         found: dict[str, PresharedKey] = {}
-        wanted = [peer for peer in plan.peers if peer.preshared_key is not None]
+        wanted = plan.secured_peers
         if not wanted:
             return found
         if self.root is not None and any(peer.preshared_key == "derived" for peer in wanted):

@@ -37,6 +37,7 @@ from wgnet.system.files import (
     create_link,
     current_umask,
     exchange,
+    folder_mode,
     identity,
     make_folder,
     mount_id,
@@ -466,7 +467,7 @@ class _Tree:
         parent = path.rpartition("/")[0]
         if parent and parent not in self.folders:
             self.make_folders(root, parent)
-        root.make(path, 0o755)
+        root.make(path, _mode(path))
         self.folders.add(path)
 
     def finish(self) -> None:
@@ -563,13 +564,18 @@ class _Tree:
         for path in sorted(needed):
             with naming(f"{self.shown}/{path}"):
                 if root.split(f"{path}/x", missing=True)[0] is None:
-                    transaction.folders.append((path, 0o755))
+                    transaction.folders.append((path, _mode(path)))
         in_use = {parent for path in self.new.entries for parent in _parents(path)}
         ours = {parent for path in self.old.entries for parent in _parents(path)}
         transaction.emptied = sorted(ours - in_use, reverse=True)
         transaction.begin()
         transaction.commit()
         self.kept = transaction.kept
+
+
+def _mode(path: str) -> int:
+    """Return the mode of a folder below a host's."""
+    return folder_mode(path.partition("/")[2])
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, Context
-from wgnet.diagnostics import codes
+from wgnet.system.textfiles import create_file
 
 FIRST_TOPOLOGY = """\
 # A WireGuard network, for wgnet. The manual: wgnet-topology(5).
@@ -53,17 +53,9 @@ def run(context: Context) -> int:
     if target == "-":
         context.output.write(FIRST_TOPOLOGY)
         return EXIT_DONE
-    try:
-        with Path(target).open("x", encoding="utf-8") as stream:
-            # Any other name would have to be quoted for the shell, or could end the comment that it stands in.
-            stream.write(FIRST_TOPOLOGY.replace("office.yaml", target if _PLAIN_NAME.fullmatch(target) else "FILE"))
-    except OSError as error:
-        reason = (error.strerror or "cannot be written").lower()
-        context.diagnostics.report(
-            codes.CANNOT_WRITE,
-            f"cannot write '{target}': {reason}",
-            help="name another file: `wgnet init FILE`" if isinstance(error, FileExistsError) else (),
-        )
+    # Any other name would have to be quoted for the shell, or could end the comment that it stands in.
+    text = FIRST_TOPOLOGY.replace("office.yaml", target if _PLAIN_NAME.fullmatch(target) else "FILE")
+    if not create_file(Path(target), text.encode(), context.diagnostics):
         return EXIT_NOT_STARTED
     context.output.line(f"wrote {target}")
     return EXIT_DONE

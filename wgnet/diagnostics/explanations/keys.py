@@ -20,13 +20,14 @@ PAGES = (
     Explanation(
         code=codes.KEY_STORE,
         meaning=(
-            "The folder that `--keys` names, or a file in it, is not there, cannot be read or written, is readable "
-            "for other users, or is not of a form that this version knows. wgnet does not read private keys from a "
-            "place that others can read too: they would have to be taken for known."
+            "The folder that `--keys` names, a file in it, or the host's own /etc/wgnet/NETWORK.key or .psk is not "
+            "there, cannot be read or written, is readable for other users, or is not of a form that this version "
+            "knows. wgnet does not read private keys from a place that others can read too: they would have to be "
+            "taken for known."
         ),
         way_out=(
             "Check the path. Give the folder to yourself with mode 0700 and its files 0600, and replace keys that "
-            "others could read with `wgnet keys rotate`. `wgnet keys generate --keys DIR` makes a new store."
+            "others could read. `wgnet keys generate --keys DIR` makes a new store."
         ),
     ),
     Explanation(
@@ -50,8 +51,8 @@ PAGES = (
             "until the key is added."
         ),
         way_out=(
-            "Name the key store with `--keys`, or run `wgnet apply` on the host itself, where its key lies in "
-            "/etc/wgnet."
+            "Name the key store with `--keys`, or run `wgnet render --system` on the host itself, where its key lies "
+            "in /etc/wgnet."
         ),
     ),
     Explanation(

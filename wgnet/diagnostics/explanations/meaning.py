@@ -103,7 +103,7 @@ PAGES = (
         ),
         example=change(OFFICE, ("10.80.0.2", "10.80.0.1")),
         fixed=OFFICE,
-        way_out="Give one of them another address; `wgnet allocate` finds a free one.",
+        way_out="Give one of them another address.",
     ),
     Explanation(
         code=codes.DUPLICATE_PUBLIC_KEY,
@@ -271,10 +271,7 @@ PAGES = (
         ),
         example=f"{OFFICE}expect:\n  - {{from: nyc, to: fra, reachable: false}}\n",
         fixed=f"{OFFICE}expect:\n  - {{from: nyc, to: fra}}\n",
-        way_out=(
-            "Change the network if the expectation is right, else the expectation; `wgnet trace FROM TO` explains a "
-            "path."
-        ),
+        way_out="Change the network if the expectation is right, else the expectation.",
     ),
     Explanation(
         code=codes.INTERFACE_COLLISION,
@@ -461,7 +458,7 @@ PAGES = (
         ),
         example=change(OFFICE, (f'"{NYC_KEY}"\n', f'"{NYC_KEY}"\n    next-public-key: "{NYC_KEY}"\n')),
         fixed=change(OFFICE, (f'"{NYC_KEY}"\n', f'"{NYC_KEY}"\n    next-public-key: "{OTHER_KEY}"\n')),
-        way_out="Remove it when the rotation is over; `wgnet keys rotate` begins one.",
+        way_out="Remove it when the rotation is over.",
     ),
     Explanation(
         code=codes.NO_ADDRESS,
@@ -471,7 +468,7 @@ PAGES = (
         ),
         example=change(OFFICE, ("    addresses: [10.80.0.2]\n", "")),
         fixed=OFFICE,
-        way_out="Write an address, or let `wgnet allocate` choose a free one.",
+        way_out="Write an address that no other host has.",
     ),
     Explanation(
         code=codes.ADVERTISED_UNREACHABLE,

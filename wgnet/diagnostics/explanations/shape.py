@@ -302,7 +302,7 @@ PAGES = (
         ),
         example=_fra(f'private-key: "{_PUBLISHED_PRIVATE_KEY}"'),
         fixed=_fra("private-key: {file: /etc/wgnet/office.key}"),
-        way_out="Make a new key with `wgnet keys generate`, or `wgnet keys rotate` for a network that is running.",
+        way_out="Make a new key with `wgnet keys generate`: the one in the file is no secret any more.",
     ),
     Explanation(
         code=codes.CONFLICTING_KEYS,

@@ -26,9 +26,9 @@ PAGES = (
             "would leave the host other than the topology says; neither is done without being asked for."
         ),
         way_out=(
-            "Look at the change with `wgnet plan`. Carry what is to stay into the topology, or into a drop-in of your "
-            "own beside the file, which wgnet does not touch; then repeat the command with `--force`, which keeps the "
-            "present version beside it under another name."
+            "Compare it with what `wgnet render --stdout` prints. Carry what is to stay into the topology, or into a "
+            "drop-in of your own beside the file, which wgnet does not touch; then repeat the command with `--force`, "
+            "which keeps the present version beside it under another name."
         ),
     ),
     Explanation(
@@ -46,10 +46,7 @@ PAGES = (
             "Another wgnet is writing to the same place. Two at a time would mix their files, so the later one stops "
             "before it has touched anything."
         ),
-        way_out=(
-            "Wait until it has ended and try again. A pending `wgnet apply --confirm` ends with `wgnet confirm` or "
-            "`wgnet rollback`."
-        ),
+        way_out="Wait until it has ended, then try again.",
     ),
     Explanation(
         code=codes.UNKNOWN_HOST_ARGUMENT,
