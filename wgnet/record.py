@@ -106,8 +106,10 @@ def _methods(fields: dict[str, _Field], *, frozen: bool, kw_only: bool, eq: bool
     """Return the methods of a record with these fields."""
     names = tuple(name for name, one in fields.items() if one.init)
     allowed = frozenset(names)
-    defaults = {name: one.default for name, one in fields.items() if one.default is not _MISSING}
-    factories = {name: one.factory for name, one in fields.items() if one.factory is not None}
+    count = len(names)
+    defaults = tuple((name, fields[name].default) for name in names if fields[name].default is not _MISSING)
+    factories = tuple((name, factory) for name in names if (factory := fields[name].factory) is not None)
+    required = allowed.difference(name for name, _ in (*defaults, *factories))
     compared = tuple(name for name, one in fields.items() if one.compare)
     shown = tuple(name for name, one in fields.items() if one.shown)
 
@@ -119,20 +121,20 @@ def _methods(fields: dict[str, _Field], *, frozen: bool, kw_only: bool, eq: bool
                 if name in values:
                     raise TypeError(f"{type(self).__name__} is given the field '{name}' twice")
                 values[name] = value
+        given = values.keys()
+        if not given <= allowed:
+            raise TypeError(f"{type(self).__name__} has no field '{min(given - allowed)}'")
+        if not given >= required:
+            raise TypeError(f"{type(self).__name__} needs the field '{min(required - given)}'")
         for name, value in values.items():
-            if name not in allowed:
-                raise TypeError(f"{type(self).__name__} has no field '{name}'")
             _set(self, name, value)
-        if len(values) < len(names):
-            for name in names:
-                if name in values:
-                    continue
-                if name in defaults:
-                    _set(self, name, defaults[name])
-                elif name in factories:
-                    _set(self, name, factories[name]())
-                else:
-                    raise TypeError(f"{type(self).__name__} needs the field '{name}'")
+        if len(values) < count:
+            for name, value in defaults:
+                if name not in values:
+                    _set(self, name, value)
+            for name, factory in factories:
+                if name not in values:
+                    _set(self, name, factory())
         if after:
             self.__post_init__()
 

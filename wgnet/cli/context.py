@@ -20,10 +20,6 @@ EXIT_CHANGES = 3
 EXIT_NOT_STARTED = 6
 
 
-class Usage(Exception):  # noqa: N818 - a user's mistake on the command line
-    """A command line that argparse cannot refuse by itself."""
-
-
 @record(frozen=False)
 class Context:
     """One run of one command."""

@@ -114,8 +114,11 @@ class _Resolver:
                 help=f"set the keys at the host '{name}' itself",
             )
             return
+        ways = [suggest(name, known) or ""]
+        if name.startswith("x-"):
+            ways = ["choose another name: keys that begin with 'x-' are your own, and not read"]
         self.diagnostics.report(
-            codes.UNKNOWN_NAME, f"there is no {what} '{name}'", place, help=suggest(name, known) or ()
+            codes.UNKNOWN_NAME, f"there is no {what} '{name}'", place, help=[way for way in ways if way]
         )
 
     def _expand(self, name: str) -> tuple[str, ...]:

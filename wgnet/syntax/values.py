@@ -285,7 +285,8 @@ def read_endpoint(text: str) -> Endpoint:
             name = host.removesuffix(".")
             if len(name) > 253 or not _HOST.fullmatch(name):
                 raise bad("expected an address or a host name") from None
-            if name.rpartition(".")[2].isdigit():
+            # The C library reads such a name as an address, in hexadecimal too (inet_aton(3)).
+            if re.fullmatch(r"[0-9]+|0[xX][0-9A-Fa-f]*", name.rpartition(".")[2]):
                 raise bad("expected an IPv4 address or a host name") from None
     port: int | None = None
     if colon:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wgnet.cli.context import EXIT_CHANGES, EXIT_DONE, Context
+from wgnet.cli.context import EXIT_CHANGES, EXIT_DONE, EXIT_USAGE, Context
 from wgnet.cli.inputs import read_fleet
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
@@ -38,6 +38,9 @@ class Difference:
 def run(context: Context) -> int:
     """Compare two topologies. Nothing is written, and no key is needed."""
     options = context.options
+    if context.files:
+        context.output.error("wgnet diff: OLD and NEW are the files, there is no -f")
+        return EXIT_USAGE
     old = read_fleet([options.old], context.diagnostics, missing_keys=Severity.NOTE)
     new = read_fleet([options.new], context.diagnostics, missing_keys=Severity.NOTE)
     if old is None or new is None or context.failed:

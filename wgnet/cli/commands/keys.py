@@ -63,9 +63,12 @@ def _generate(context: Context) -> int:
         return _generate_here(context, fleet)
     store = open_store(context, must_exist=False, encrypt=options.encrypt)
     assert store is not None
+    chosen = _chosen(context, fleet)
+    if context.failed:
+        return context.status()
     publics: dict[str, dict[str, str]] = {}
     made = 0
-    for topology, host in _chosen(context, fleet):
+    for topology, host in chosen:
         if host.private_key.kind == "agent" and host.public_key is not None:
             continue
         key = store.private_key(topology.name, host.name, context.diagnostics)
