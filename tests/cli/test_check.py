@@ -77,7 +77,8 @@ def test_strict_makes_warnings_errors(office: Path) -> None:
     "arguments",
     [
         [], ["nonsense"], ["check", "--nonsense"], ["check", "--format", "xml"], ["check", "--form", "json"], ["show"],
-        ["diff", "one"], ["keys"], ["keys", "nonsense"], ["render", "--runtime"], ["render", "--show-secrets"],
+        ["diff", "one"], ["diff", "-f", "office.yaml", "office.yaml", "office.yaml"],
+        ["keys"], ["keys", "nonsense"], ["render", "--runtime"], ["render", "--show-secrets"],
         ["render", "--stdout"], ["render", "--stdout", "--system"],
         ["render", "--system", "--host", "a", "--host", "b"],
         ["explain", "WG9999"], ["keys", "export", "fra"], ["keys", "generate", "--encrypt", "office.yaml"],

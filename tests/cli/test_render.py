@@ -378,8 +378,9 @@ def test_generate_for_one_host(tmp_path: Path) -> None:
     done = wgnet("keys", "generate", "--keys", "keys", "--host", "nyc", "t.yaml", cwd=tmp_path)
     assert done.status == 0
     assert sorted(path.name for path in (tmp_path / "keys/office").glob("*.key")) == ["_master.key", "nyc.key"]
-    done = wgnet("keys", "generate", "--keys", "keys", "--host", "nyx", "t.yaml", cwd=tmp_path)
+    done = wgnet("keys", "generate", "--keys", "other", "--host", "nyx", "t.yaml", cwd=tmp_path)
     assert (done.status, "did you mean 'nyc'?" in done.err) == (1, True)
+    assert not (tmp_path / "other").exists()
 
 
 def test_generate_on_the_host_itself(tmp_path: Path) -> None:

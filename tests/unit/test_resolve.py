@@ -189,6 +189,15 @@ def test_preshared_keys_of_links() -> None:
     ]
 
 
+def test_a_host_that_is_a_note_of_the_user_is_explained() -> None:
+    _, diagnostics = resolve(
+        text_of("network: {name: o, subnets: [10.80.0.0/24]}\npeering: {hub: x-ray}\nhosts: {x-ray: {}, a: {}}")
+    )
+    (one,) = diagnostics
+    assert one.message == "there is no host or group 'x-ray'"
+    assert one.help == ("choose another name: keys that begin with 'x-' are your own, and not read",)
+
+
 def test_offers_are_apart_from_subnets() -> None:
     fra = host_of(
         text_of(
