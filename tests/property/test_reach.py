@@ -64,8 +64,8 @@ def test_every_host_reaches_every_other_that_a_path_leads_to(draft: Draft) -> No
                 continue
             there, back = world.walk(one, sender, target), world.walk(two, target, sender)
             if best is None or graph.dropped(best):
-                # What is all around the network behind a host takes packets to it, which it forwards if it knows the way,
-                # be it a relay or not; an isolating hub refuses them even then.
+                # What is all around the network behind a host takes packets to it, which it forwards if it knows the
+                # way, be it a relay or not; an isolating hub refuses them even then.
                 isolating = {hub for hubs, _ in graph.isolations for hub in hubs}
                 passed = [draft.hosts[middle].get("advertise", ()) for middle in {*there.hosts} - isolating]
                 if not any(set(AROUND) & set(advertised) for advertised in passed):

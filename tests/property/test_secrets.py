@@ -14,7 +14,7 @@ import pytest
 from example_keys import master_secret, next_private_key
 from example_keys import private_key as example_key
 from example_trees import examples, read_fleet, store_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from property.networks import Draft, drafts, private_key
@@ -85,7 +85,9 @@ def test_no_command_shows_a_secret_of_an_example(name: str, tmp_path: Path) -> N
     assert ("(hidden)" in said) is (name != "site-to-site")
 
 
-@given(drafts(max_hosts=6), st.integers(0, 3))
+# A dozen commands each time, with files on the disk.
+@settings(max_examples=settings.default.max_examples // 2)  # type: ignore[union-attr]
+@given(drafts(max_hosts=5), st.integers(0, 3))
 def test_no_command_shows_a_secret_of_any_network(draft: Draft, damage: int) -> None:
     names = list(draft.hosts)
     secrets: list[Secret] = [MASTER, *map(private_key, names)]
