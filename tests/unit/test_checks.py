@@ -326,6 +326,18 @@ CASES: list[tuple[str, str, str]] = [
             "nyc: {addresses: [10.80.0.2], exit-node: fra, bypass: ['::/0']}"
         ),
     ),
+    (  # on one local network, since an endpoint for the world would draw WG3024 too
+        "WG3038",
+        network(
+            "fra: {addresses: [10.80.0.1], site: x, site-endpoint: 192.168.1.1, advertise: [0.0.0.0/0], "
+            "exit-node: ⟦nyc⟧, bypass: ['::/0']}\n"
+            "nyc: {addresses: [10.80.0.2], site: x, advertise: [0.0.0.0/0], exit-node: ⟪fra⟫, bypass: ['::/0']}"
+        ),
+        network(
+            "fra: {addresses: [10.80.0.1], site: x, site-endpoint: 192.168.1.1, advertise: [0.0.0.0/0]}\n"
+            "nyc: {addresses: [10.80.0.2], site: x, advertise: [0.0.0.0/0], exit-node: fra, bypass: ['::/0']}"
+        ),
+    ),
     (
         "WG3025",
         network(
@@ -489,6 +501,14 @@ FLEETS = [
             "fra: {addresses: [10.81.0.1], exit-node: ⟦tok⟧, bypass: ['::/0'], metric: 3000}\n"
             "tok: {addresses: [10.81.0.2], endpoint: t.example, advertise: [0.0.0.0/0]}"
         ),
+    ),
+    (  # a mark is a table's number too
+        "WG3019",
+        network(
+            "fra: {addresses: [10.80.0.1], exit-node: ⟪nyc⟫, bypass: ['::/0']}\n"
+            "nyc: {addresses: [10.80.0.2], endpoint: n.example, advertise: [0.0.0.0/0]}"
+        ),
+        second("fra: {addresses: [10.81.0.1], table: ⟦51820⟧, endpoint: a.example}\ntok: {addresses: [10.81.0.2]}"),
     ),
     (
         "WG3020",

@@ -75,6 +75,7 @@ def _check_value(
 
 
 def _check_marks(hosts: list[Host], diagnostics: Diagnostics) -> None:
+    """Report a mark that two networks use, or that is the number of another network's table."""
     needing = rank_rivals(hosts)
     first: dict[int, Host] = {}
     for host in hosts:
@@ -90,6 +91,15 @@ def _check_marks(hosts: list[Host], diagnostics: Diagnostics) -> None:
                 Label(_mark_place(other), "first here"),
                 help="set `firewall-mark` at one",
             )
+        for neighbour in hosts if host in needing else ():
+            if neighbour is not host and neighbour.table == mark:
+                diagnostics.report(
+                    codes.MARK_COLLISION,
+                    f"two networks use the table {mark} on '{host.name}': one by its number, one by its firewall mark",
+                    Label(neighbour.place("table")),
+                    Label(_mark_place(host), "this network's default route goes there"),
+                    help="set `table` or `firewall-mark` to another number at one",
+                )
 
 
 def _mark_place(host: Host) -> Span:
@@ -104,7 +114,10 @@ def _check_routes(fleet: Fleet, name: str, diagnostics: Diagnostics) -> None:
             routes |= {
                 (address.address.network, TABLE_MAIN, plan.metric)
                 for address in plan.addresses
-                if address.prefix_route and address.address.network.prefixlen < address.address.max_prefixlen
+                if address.prefix_route
+                and address.address.network.prefixlen < address.address.max_prefixlen
+                # Each link has link-local routes of its own; a destination there is never without its link.
+                and not address.address.network.is_link_local
             }
         for route in sorted(routes, key=str):
             other = first.setdefault(route, plan.host)

@@ -139,6 +139,30 @@ def check_exit_nodes(routing: Routing, diagnostics: Diagnostics) -> None:
             )
 
 
+def check_exit_node_rings(topology: Topology, diagnostics: Diagnostics) -> None:
+    """No chain of exit nodes comes back to its beginning: a packet for the world would go round until it dies."""
+    told: set[str] = set()
+    for host in topology.hosts:
+        chain: list[Host] = []
+        current: Host | None = host
+        while current is not None and current not in chain and current.name not in told:
+            chain.append(current)
+            current = None if current.exit_node is None or current.disabled else topology.by_name.get(current.exit_node)
+        if current is None or current not in chain or len(ring := chain[chain.index(current) :]) < 2:
+            continue
+        told.update(one.name for one in ring)
+        if not frozenset.intersection(*(one.offers for one in ring)):
+            continue  # no IP version goes all the way round
+        names = " -> ".join([one.name for one in (*ring, ring[0])])
+        diagnostics.report(
+            codes.EXIT_NODE_RING,
+            f"these exit nodes send everything to each other: {names}",
+            Label(ring[0].place("exit-node")),
+            *(Label(one.place("exit-node")) for one in ring[1:]),
+            help="remove `exit-node` at one of them, through which the others leave",
+        )
+
+
 def check_endpoint_loops(routing: Routing, diagnostics: Diagnostics) -> None:
     """No endpoint lies inside what the tunnel routes on a host that uses it: its packets would carry themselves.
 

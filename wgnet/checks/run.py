@@ -32,6 +32,7 @@ def check_topology(topology: Topology, diagnostics: Diagnostics, *, missing_keys
     peering.check_handshakes(routing, diagnostics)
     peering.check_any_allowed(routing, diagnostics)
     peering.check_exit_nodes(routing, diagnostics)
+    peering.check_exit_node_rings(topology, diagnostics)
     peering.check_endpoint_loops(routing, diagnostics)
     if not diagnostics.has_errors:
         peering.check_reach(routing, diagnostics)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
 from wgnet.diagnostics.span import Span
+from wgnet.model.groups import expand_groups
 from wgnet.model.topology import (
     DEFAULT_LISTEN_PORT,
     DEFAULT_METRIC,
@@ -21,7 +22,7 @@ from wgnet.model.topology import (
     RuleKind,
     Topology,
 )
-from wgnet.syntax.nodes import List, Node
+from wgnet.syntax.nodes import List, Mapping, Node
 from wgnet.syntax.spec import (
     Address,
     DnsSpec,
@@ -42,6 +43,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+#: How many names of a cycle of groups are told.
+MAX_NAMES_OF_CYCLE = 10
+
 _EMPTY: dict[str, Node] = {}
 
 
@@ -59,8 +63,7 @@ class _Resolver:
 
     def resolve(self) -> Topology:
         self._check_names()
-        self.groups = {name: self._expand(name) for name in self.spec.group_keys}
-        self.groups["all"] = tuple(self.spec.host_keys)
+        self._expand_groups()
         hub_names = self._hub_names()
         self._make_hosts(hub_names)
         rules = self._rules()
@@ -121,43 +124,25 @@ class _Resolver:
             codes.UNKNOWN_NAME, f"there is no {what} '{name}'", place, help=[way for way in ways if way]
         )
 
-    def _expand(self, name: str) -> tuple[str, ...]:
-        """Return the host names of a group, nested groups expanded, in the order of the file."""
-        members: dict[str, None] = {}
-        stack: list[tuple[str, Iterable[tuple[str, Span]]]] = [(name, iter(self._direct_members(name)))]
-        path = [name]
-        done: set[str] = set()
-        while stack:
-            current, iterator = stack[-1]
-            for member, place in iterator:
-                if member in self.spec.host_keys:
-                    members[member] = None
-                elif member == "all":
-                    members.update(dict.fromkeys(self.spec.host_keys))
-                elif member in path:
-                    if name == member:  # reported once, from the group that the cycle is met from
-                        self.diagnostics.report(
-                            codes.GROUP_CYCLE,
-                            f"group '{member}' contains itself: {' -> '.join([*path[path.index(member) :], member])}",
-                            place,
-                        )
-                elif member in self.spec.group_keys:
-                    if member in done:
-                        continue
-                    path.append(member)
-                    stack.append((member, iter(self._direct_members(member))))
-                    break
-                elif current == name:
+    def _expand_groups(self) -> None:
+        """Expand nested groups into `groups`; report members that nobody has, and groups that contain themselves."""
+        node = self.spec.nodes.get("groups")
+        written = {name: self.spec.groups.get(name, ()) for name in self.spec.group_keys}
+        values: dict[str, Node] = {key.text: value for key, value in node.entries} if isinstance(node, Mapping) else {}
+        for group, members in written.items():
+            for member, place in _with_places(members, values[group]):
+                if member not in self.spec.host_keys and member not in written and member != "all":
                     self._unknown(member, place)
-            else:
-                done.add(stack.pop()[0])
-                path.pop()
-        return tuple(members)
-
-    def _direct_members(self, group: str) -> list[tuple[str, Span]]:
-        node = self.spec.nodes["groups"]
-        value = node.get(group)  # type: ignore[attr-defined]
-        return _with_places(self.spec.groups.get(group, ()), value)
+        self.groups, cycles = expand_groups(written, self.spec.host_keys)
+        for cycle in cycles:
+            places = dict(_with_places(written[cycle[-1]], values[cycle[-1]]))
+            shown = [*cycle, cycle[0]]
+            if len(shown) > MAX_NAMES_OF_CYCLE:
+                shown[MAX_NAMES_OF_CYCLE - 2 : -1] = ["..."]
+            self.diagnostics.report(
+                codes.GROUP_CYCLE, f"group '{cycle[0]}' contains itself: {' -> '.join(shown)}", places[cycle[0]]
+            )
+        self.groups["all"] = tuple(self.spec.host_keys)
 
     def _names(self, names: tuple[str, ...] | None, node: Node | None) -> list[str]:
         """Return the host names that a list of hosts and groups stands for, each once."""

@@ -96,7 +96,7 @@ class Routing:
 
         That is where the host reaches every other, and all that are no peers of it through one relay. A host that has
         no more than peers, one of them a relay, is treated as if more stood behind it, so that the next spoke changes
-        nothing on it; unless the relay isolates it.
+        nothing on it; unless the relay isolates it, or it is a relay itself with other peers.
 
         A packet to an address of the subnets that nobody has may not come back by it, to go to and fro for ever. So of
         two relays only the later one gets them; and no host does to which the relay sends such packets: one that
@@ -106,7 +106,7 @@ class Routing:
         if view.reached | 1 << rank != self.paths.everyone:
             return None
         through = [relay for relay, behind in view.behind.items() if behind]
-        if not through and rank >= relays:
+        if not through and (rank >= relays or view.direct.bit_count() == 1):
             through = list(bits(view.direct & ((1 << relays) - 1)))
         if len(through) != 1 or (rank < through[0]) or self.paths.isolated_at(through[0], rank):
             return None

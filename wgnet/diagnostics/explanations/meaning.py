@@ -50,6 +50,28 @@ _EXIT_SGP = f"""\
     advertise: [0.0.0.0/0, "::/0"]
 """
 
+# Two exit nodes on one local network, each through the other.
+_RING = f"""\
+wgnet: 1
+network:
+  name: office
+  subnets: [10.80.0.0/24, "fd42:80::/64"]
+hosts:
+  fra:
+    addresses: [10.80.0.1, "fd42:80::1"]
+    public-key: "{FRA_KEY}"
+    site: frankfurt
+    site-endpoint: 192.168.10.5
+    advertise: [0.0.0.0/0, "::/0"]
+    exit-node: nyc
+  nyc:
+    addresses: [10.80.0.2, "fd42:80::2"]
+    public-key: "{NYC_KEY}"
+    site: frankfurt
+    advertise: [0.0.0.0/0, "::/0"]
+    exit-node: fra
+"""
+
 # A second network with a host that is in the first one too.
 _LAB = f"""\
 wgnet: 1
@@ -478,5 +500,15 @@ PAGES = (
         ),
         example=_fra('advertise: ["fd00:10::/64"]'),
         fixed=_fra("advertise: [192.168.10.0/24]"),
+    ),
+    Explanation(
+        code=codes.EXIT_NODE_RING,
+        meaning=(
+            "Each of these hosts sends what has no other way through the next, and the last through the first. Such a "
+            "packet goes round until its hops are used up, and never leaves."
+        ),
+        example=_RING,
+        fixed=change(_RING, ("    exit-node: nyc\n", "")),
+        way_out="One of them has to be where the others leave: remove its `exit-node`.",
     ),
 )
