@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from ipaddress import ip_interface
 
 import pytest
@@ -134,6 +135,43 @@ def test_a_group_in_itself_ends_and_is_told(groups: str) -> None:
     text = text_of(f"network: {{name: o, subnets: [10.80.0.0/24]}}\ngroups: {{{groups}}}\nhosts: {{fra: {{}}}}\n")
     _, diagnostics = resolve(text)
     assert {one.code.name for one in diagnostics} == {"WG3022"}
+
+
+def test_groups_that_contain_each_other_are_told_once_and_have_the_same_hosts() -> None:
+    topology, diagnostics = resolve(
+        text_of("""
+        network: {name: o, subnets: [10.80.0.0/24]}
+        groups: {outer: [c], a: [fra, b], b: [c], c: [a, nyc], alone: [alone, fra]}
+        hosts: {fra: {}, nyc: {}}
+    """)
+    )
+    assert [one.message for one in diagnostics] == [
+        "group 'a' contains itself: a -> b -> c -> a",
+        "group 'alone' contains itself: alone -> alone",
+    ]
+    assert {name: names(members) for name, members in topology.groups.items() if name != "all"} == {
+        "outer": ["fra", "nyc"],
+        "a": ["fra", "nyc"],
+        "b": ["fra", "nyc"],
+        "c": ["fra", "nyc"],
+        "alone": ["fra"],
+    }
+
+
+@pytest.mark.parametrize("size", [3000])
+def test_groups_of_groups_of_groups_take_no_longer_than_to_read(size: int) -> None:
+    links = [f"  g{number}: [g{number + 1}, g{min(size, number + 2)}]" for number in range(size - 1)]
+    hosts = "network: {name: o, subnets: [10.80.0.0/24]}\nhosts: {fra: {}}\n"
+    start = time.monotonic()
+    for end, code in (
+        (f"  g{size - 1}: [g{size}]\n  g{size}: [fra]", []),
+        (f"  g{size - 1}: [g0]\n  g{size}: [fra]", ["WG3022"]),
+    ):
+        topology, diagnostics = resolve(text_of(hosts) + "\n".join(["groups:", *links, end, ""]))
+        assert [one.code.name for one in diagnostics] == code
+        assert names(topology.groups["g0"]) == ["fra"]
+        assert all(len(one.message) < 200 for one in diagnostics)
+    assert time.monotonic() - start < 5
 
 
 def test_the_default_is_a_mesh_of_all() -> None:

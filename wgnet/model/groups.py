@@ -23,7 +23,7 @@ def expand_groups(
     cycles: list[tuple[str, ...]] = []
     order = {name: number for number, name in enumerate(groups)}
     for knot in _knots(groups, hosts):
-        inside = set(knot)
+        inside = {name for name in knot if name not in hosts and name != "all"}
         names = sorted(knot, key=order.__getitem__)
         parts = [
             (member,) if member in hosts else everyone if member == "all" else expanded.get(member, ())
@@ -34,7 +34,7 @@ def expand_groups(
         # One part is shared as it is: a long chain of groups would else hold its hosts once for each link.
         members = parts[0] if len(parts) == 1 else tuple(dict.fromkeys(name for part in parts for name in part))
         expanded.update(dict.fromkeys(names, members))
-        if len(names) > 1 or names[0] in groups[names[0]]:
+        if len(names) > 1 or (names[0] in inside and names[0] in groups[names[0]]):
             cycles.append(_shortest_cycle(names[0], groups, inside))
     return expanded, cycles
 
@@ -73,7 +73,7 @@ def _knots(groups: Mapping[str, Sequence[str]], hosts: Collection[str]) -> Itera
                     above = stack[-1][0]
                     lowest[above] = min(lowest[above], lowest[name])
                 if lowest[name] == met[name]:
-                    knot = []
+                    knot: list[str] = []
                     while not knot or knot[-1] != name:
                         knot.append(open_.popitem()[0])
                     yield knot
