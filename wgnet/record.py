@@ -1,13 +1,16 @@
 """Records: slotted classes of annotated fields, frozen as a rule, without what `dataclasses` costs at start-up.
 
-A program that checks a small file starts more often than it runs long. `dataclasses` imports `inspect` (as long as a
-bare interpreter takes to start) and compiles six methods from text for every class (0.5 ms each). A record's methods
-are closures. To type checkers the two are the same.
+A program that checks a small file starts more often than it runs long. `dataclasses` imports `inspect`, which takes
+longer than a bare interpreter to start, and compiles every class's methods from text: about 0.5 ms a class. A record's
+methods are closures: less than 0.1 ms. To type checkers the two are the same.
+
+Beside what `dataclasses` has, there is no ordering, no `match`, no `ClassVar`, and no refusal of a mutable default. The
+class is made anew for its slots, so `super()` without arguments does not work in it.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as typing's own, whose import is felt at every start
+TYPE_CHECKING = False  # type checkers read it as true; importing typing's own is felt at every start
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar, dataclass_transform
@@ -58,7 +61,8 @@ def record(*, frozen: bool = True, kw_only: bool = True, eq: bool = True) -> Cal
     """Return a decorator that makes a class a record of its annotated fields, those of a record that it extends first.
 
     With `eq` two records of one class are equal when their fields are, and hash alike; else each is itself alone.
-    `__post_init__` is called where there is one.
+    `__post_init__` is called where the class or one that it extends has it. With `frozen` a change raises
+    `FrozenRecordError`, with `kw_only` fields are given by name alone; what is given wrong raises `TypeError`.
     """
 
     def decorate(plain: type[_T]) -> type[_T]:
@@ -73,9 +77,8 @@ def record(*, frozen: bool = True, kw_only: bool = True, eq: bool = True) -> Cal
             namespace.pop(name, None)
         namespace["__slots__"] = tuple(name for name in own if name not in inherited)
         namespace["__record_fields__"] = fields
-        for name, method in _methods(
-            fields, frozen=frozen, kw_only=kw_only, eq=eq, after="__post_init__" in namespace
-        ).items():
+        methods = _methods(fields, frozen=frozen, kw_only=kw_only, eq=eq, after=hasattr(plain, "__post_init__"))
+        for name, method in methods.items():
             namespace.setdefault(name, method)
         metaclass: Any = type(plain)
         made: type[_T] = metaclass(plain.__name__, plain.__bases__, namespace)
@@ -87,9 +90,8 @@ def record(*, frozen: bool = True, kw_only: bool = True, eq: bool = True) -> Cal
 
 def replace(one: _T, /, **changes: Any) -> _T:
     """Return a record like `one` but for some fields."""
-    fields: dict[str, _Field] = type(one).__record_fields__  # type: ignore[attr-defined]
-    values = {name: getattr(one, name) for name, how in fields.items() if how.init}
     made: Any = type(one)
+    values = {name: getattr(one, name) for name, how in made.__record_fields__.items() if how.init}
     result: _T = made(**values | changes)
     return result
 

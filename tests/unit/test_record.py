@@ -105,6 +105,14 @@ def test_a_factory_makes_a_new_value_each_time_and_post_init_runs() -> None:
     assert one.total == 5
 
 
+def test_an_inherited_post_init_runs_too() -> None:
+    @record(frozen=False, eq=False)
+    class Sack(Bag):
+        name: str = ""
+
+    assert Sack(items=[1, 2]).total == 3  # type: ignore[call-arg]
+
+
 def test_replace_changes_some_fields_alone() -> None:
     assert replace(Base(one=1, two="x"), one=2) == Base(one=2, two="x")
 
