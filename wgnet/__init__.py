@@ -2,7 +2,7 @@
 
 The pipeline, in the order of the packages:
 
-    text -> nodes with places -> specification -> topology -> plan of a host -> artifacts -> disk or D-Bus
+    text -> nodes with places -> specification -> topology -> plan of a host -> artifacts -> disk
             syntax               syntax           model       routing, checks,  managers     system
                                                               plan
 """

@@ -1,4 +1,4 @@
-"""The printers: cli.md's example to the byte, aligned carets, nothing for a thief or a terminal."""
+"""The printers: an example to the byte, aligned carets, nothing for a thief or a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wgnet.diagnostics.span import Span
 SECRET = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 PUBLIC = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 
-# The example of cli.md, which is a contract.
+# The form is an interface: people know it by heart.
 OFFICE_BLOCK = """\
 error[WG3003]: endpoint of 'fra' lies inside what the tunnel routes
   --> office.yaml:14:15

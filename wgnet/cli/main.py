@@ -39,7 +39,7 @@ def run() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command line; return the exit status of cli.md. Never raises but for argparse's own SystemExit."""
+    """Run one command line; return its exit status, wgnet(1). Never raises but for argparse's own SystemExit."""
     try:
         options = build_parser(arguments).parse_args(arguments)
         from wgnet.cli.context import Context

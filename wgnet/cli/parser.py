@@ -13,10 +13,8 @@ EXIT_STATUS = """\
 exit status:
   0  done, and nothing to report
   1  the topology has errors
-  2  usage
-  3  changes pending or drift (with --exit-code)
-  4  apply failed and everything was put back
-  5  apply failed and could not be put back
+  2  the command line could not be understood
+  3  there are changes (diff --exit-code)
   6  could not start, nothing was touched
   70 an internal error
 """

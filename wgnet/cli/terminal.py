@@ -1,8 +1,8 @@
 """The two streams of a process: their colour, what happens when a reader goes away, and a line of progress.
 
 Input: `--color`, the environment, the streams. Output: text on them. Results go to stdout, diagnostics to
-stderr; nothing else may write to either. A pipe that closes never interrupts the work: `wgnet apply | head`
-must not stop half way.
+stderr; nothing else may write to either. A pipe that closes never interrupts the work:
+`wgnet render --system | head` must not stop half way.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self, TextIO
 
-#: What `--color` takes.
-COLOR_CHOICES = ("auto", "always", "never")
 #: What a shell reports of a program that SIGPIPE ended, as it does for git and coreutils: 128 + 13.
 EXIT_PIPE = 141
 #: The status when the result could not be written, to a full disk for example.
@@ -45,8 +43,8 @@ def is_terminal(stream: TextIO | None) -> bool:
 def wants_color(choice: str, stream: TextIO | None, environ: Mapping[str, str] = os.environ) -> bool:
     """Decide about colour on one stream.
 
-    `choice` is one of `COLOR_CHOICES`; an explicit one wins over the environment. Source:
-    https://no-color.org.
+    `choice` is what `--color` takes: `auto`, `always` or `never`; an explicit one wins over the environment.
+    Source: https://no-color.org.
     """
     if choice == "always":
         return True

@@ -1,7 +1,7 @@
 """The table of diagnostic codes.
 
 A code is an interface: it is never reused, and never changes its meaning. `wgnet explain CODE` shows a code's page from
-`explanations.py`; a test holds the two tables, the fixtures and wgnet-diagnostics(7) together.
+`explanations/`; a test holds table, pages and wgnet-diagnostics(7) together.
 
 WG1xxx the text and its YAML · WG2xxx the shape of a value · WG3xxx the meaning across the network · WG4xxx what a
 manager cannot express · WG5xxx keys · WG6xxx the system: files, folders, templates.

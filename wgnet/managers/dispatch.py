@@ -51,7 +51,7 @@ class Managers:
         """Return the files of one interface; with `deliver_keys` also those that hold the host's own secrets."""
         try:
             artifacts = self._renderer(plan.manager).render(plan, secrets, diagnostics)
-            # wg-quick makes what an exit node needs by itself; that a host forwards it leaves to the host.
+            # wg-quick sets what an exit node needs by itself; what forwarding needs it leaves to others.
             if plan.manager is not Manager.WG_QUICK or plan.forwarding:
                 artifacts += self._extras.render(plan)
         except TemplateProblem as problem:

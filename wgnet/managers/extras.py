@@ -14,7 +14,7 @@ from wgnet.plan.types import InterfacePlan
 
 
 class Extras:
-    """Renders what belongs to an interface under networkd and NetworkManager alike.
+    """Renders what belongs to an interface, whoever its manager is.
 
     `base` is /etc, or /run for what is to be gone after a reboot.
     """

@@ -2,9 +2,9 @@
 
 Stage: managers. Input: a plan and the secrets at hand; output: one artifact. wg-quick makes routes, and the policy
 routing of an exit node, out of AllowedIPs by itself; what it makes otherwise than the plan says is refused. Hooks are
-never written: they are Linux's, and a phone's app drops them in silence. Forwarding is therefore the host's own
-business, so that `advertise` and `forward` ask for nothing here; but `masquerade` and the refusals of an isolating hub
-are promises that nothing would keep. Opens nothing.
+never written: they are Linux's, and a phone's app drops them in silence. So `masquerade` and the refusals of an
+isolating hub, which nothing else would keep, are refused too; forwarding is kept by the sysctl.d file of
+`extras.py`. Opens nothing.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from wgnet.syntax.spec import Address, Endpoint, Interface, Manager, Prefix, Sec
 class PeerPlan:
     """One peer of an interface. Peers that are alike on many hosts are one object: compare and cache them by identity.
 
-    `endpoints`: the first is the one to configure, the others are for `wgnet refresh`; empty for a peer that is learned
-    from its traffic. `persistent_keepalive` counts seconds, 0 is off. `preshared_key`: None, "derived" for one of the
+    `endpoints`: the first is the one to configure, the others are only shown; empty for a peer that is learned from its
+    traffic. `persistent_keepalive` counts seconds, 0 is off. `preshared_key`: None, "derived" for one of the
     key store, or where one is that was agreed elsewhere. `route_allowed_ips` is false where AllowedIPs make no routes
     (`allowed-ips: any`).
     """

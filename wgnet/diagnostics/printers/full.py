@@ -1,6 +1,6 @@
 """The format for people: every diagnostic with excerpts of the source, carets, labels and the way out.
 
-The form is cli.md's, after rustc's. A blank line parts two diagnostics, and a line of counts ends them all.
+The form is rustc's. A blank line parts two diagnostics, and a line of counts ends them all.
 """
 
 from __future__ import annotations
