@@ -16,10 +16,11 @@ from realparsers.networkd import sections
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostic, Diagnostics
+from wgnet.diagnostics.words import MAX_NAMED
 from wgnet.keys.types import PresharedKey
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.base import InterfaceSecrets
-from wgnet.managers.networkd import NAMES_IN_WARNING, OLDEST, PREFIXES_IN_LINE, Networkd
+from wgnet.managers.networkd import OLDEST, PREFIXES_IN_LINE, Networkd
 from wgnet.managers.templates import Templates
 from wgnet.model.resolve import resolve_topology
 from wgnet.plan.derive import Fleet
@@ -425,7 +426,7 @@ def test_absent_preshared_keys_are_left_out_and_told() -> None:
     of = plan("fra", HUB)
     netdev, (warning,) = absent(of, {public("sgp"): preshared("sgp")})
     assert warning.code is codes.PRESHARED_KEY_ABSENT
-    assert "of 'fra' is written without the preshared keys of 'nyc', 'old'" in warning.message
+    assert "of 'fra' is written without the preshared keys of 'nyc' and 'old'" in warning.message
     assert warning.primary is not None and warning.primary.span == of.host.span
     assert "--keys" in warning.help[0]
     assert preshared("sgp").reveal() not in repr(warning)
@@ -446,8 +447,8 @@ def test_many_absent_preshared_keys_are_counted() -> None:
     spokes = "".join(f"  s{n}: {{addresses: [10.80.0.{n}], public-key: KEY:s{n}}}\n" for n in range(10, 22))
     _, (warning,) = absent(plan("fra", HUB + spokes), {})
     names = ["nyc", "sgp", "old", *(f"s{n}" for n in range(10, 22))]
-    assert [name for name in names if f"'{name}'" in warning.message] == names[:NAMES_IN_WARNING]
-    assert warning.message.endswith(f" and {len(names) - NAMES_IN_WARNING} more")
+    assert [name for name in names if f"'{name}'" in warning.message] == names[:MAX_NAMED]
+    assert warning.message.endswith(f" and {len(names) - MAX_NAMED} more")
 
 
 def test_no_secret_outlives_its_host() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
 from wgnet.diagnostics.span import Span
+from wgnet.diagnostics.words import quote_names
 from wgnet.model.topology import TABLE_MAIN, Host, Rule, RuleKind, Topology
 from wgnet.plan.derive import plan_dns
 from wgnet.routing.allowed_ips import Routing
@@ -17,16 +18,9 @@ from wgnet.routing.links import MAX_LINKS, bits, count_pairs, same_site
 from wgnet.routing.prefixes import DEFAULT_ROUTES, PrefixMap
 from wgnet.syntax.spec import Address, Endpoint, Manager, Prefix
 
-#: How many hosts a message names before it counts the rest.
-MAX_NAMED = 5
 
-
-def name_hosts(hosts: Iterable[Host]) -> str:
-    """Return the hosts' names for a message: a few by name, the rest counted."""
-    names = [f"'{host.name}'" for host in hosts]
-    if len(names) > MAX_NAMED:
-        return f"{', '.join(names[:MAX_NAMED])} and {len(names) - MAX_NAMED:,} more"
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+def _names(hosts: Iterable[Host]) -> str:
+    return quote_names(host.name for host in hosts)
 
 
 def check_size(topology: Topology, diagnostics: Diagnostics) -> bool:
@@ -270,7 +264,7 @@ def check_reach(routing: Routing, diagnostics: Diagnostics) -> None:
         if others and all(told >> links.rank[host.name] & 1 for host in others):
             continue  # told from the other side
         first = hosts[0]
-        who = name_hosts([*hosts, *others]) if not others else f"{name_hosts(hosts)} and {name_hosts(others)}"
+        who = _names([*hosts, *others]) if not others else f"{_names(hosts)} and {_names(others)}"
         second = (others or hosts[1:] or hosts)[0]
         diagnostics.report(
             codes.UNREACHABLE_PAIR,
@@ -317,7 +311,7 @@ def check_advertised_reach(routing: Routing, diagnostics: Diagnostics) -> None:
                 prefix = min(lost, key=str)
                 diagnostics.report(
                     codes.ADVERTISED_UNREACHABLE,
-                    f"{name_hosts(hurt)} cannot reach {prefix} behind '{advertiser.name}': "
+                    f"{_names(hurt)} cannot reach {prefix} behind '{advertiser.name}': "
                     f"'{relay.name}', which relays, does not take it",
                     Label(relay.place("accept") if relay.accept is not None else relay.place("site")),
                     Label(advertiser.place("advertise")),
@@ -360,5 +354,5 @@ def check_dns(routing: Routing, diagnostics: Diagnostics) -> None:
     for server, hosts in unreachable.items():
         first = hosts[0]
         place = first.place("dns") if "dns" in first.nodes else topology.network_place("dns")
-        why = "no host has the address" if server not in owners else f"{name_hosts(hosts)} cannot reach it"
+        why = "no host has the address" if server not in owners else f"{_names(hosts)} cannot reach it"
         diagnostics.report(codes.DNS_UNREACHABLE, f"DNS server {server} is not reachable: {why}", place)

@@ -1,4 +1,4 @@
-"""Which host this machine is: `--host`, else /etc/wgnet/host, else the short host name."""
+"""Which host a command is about: `--host`, else /etc/wgnet/host, else this machine's short host name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from wgnet.cli.context import Context
 from wgnet.diagnostics import codes
+from wgnet.diagnostics.words import system_reason
 
 
 def this_host(context: Context, given: Sequence[str]) -> str | None:
@@ -22,8 +23,7 @@ def this_host(context: Context, given: Sequence[str]) -> str | None:
     except FileNotFoundError:
         text = ""
     except OSError as error:
-        reason = (error.strerror or "cannot be read").lower()
-        context.diagnostics.report(codes.UNKNOWN_HOST_ARGUMENT, f"'{path}' cannot be read: {reason}")
+        context.diagnostics.report(codes.UNKNOWN_HOST_ARGUMENT, f"'{path}' cannot be read: {system_reason(error)}")
         return None
     if text:
         return text.split("\n", 1)[0].strip()
@@ -35,3 +35,16 @@ def this_host(context: Context, given: Sequence[str]) -> str | None:
         help=(f"name it in '{path}'", "name it with --host"),
     )
     return None
+
+
+def report_unknown_host(context: Context, name: str, known: Sequence[str], *ways_out: str) -> None:
+    """Report the name of a host that is not among those that files are made for."""
+    from wgnet.syntax.types import suggest
+
+    near = suggest(name, known)
+    ways = ways_out or ("check the name: disabled and external hosts have no files, no plan and no keys",)
+    context.diagnostics.report(
+        codes.UNKNOWN_HOST_ARGUMENT,
+        f"there is no host '{name}' that files are made for",
+        help=[near] if near else ways,
+    )

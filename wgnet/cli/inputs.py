@@ -13,6 +13,7 @@ from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
 from wgnet.diagnostics.span import Span
+from wgnet.diagnostics.words import system_reason
 from wgnet.model.resolve import resolve_topology
 from wgnet.plan.derive import Fleet
 from wgnet.syntax.decode import parse_specification
@@ -38,8 +39,7 @@ def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics) ->
             continue
         except OSError as error:
             # What is hidden there would replace what is found later.
-            reason = (error.strerror or "cannot be read").lower()
-            diagnostics.report(codes.UNREADABLE, f"folder '{folder}' cannot be read: {reason}")
+            diagnostics.report(codes.UNREADABLE, f"folder '{folder}' cannot be read: {system_reason(error)}")
             continue
         for name in names:
             path = os.path.join(folder, name)
@@ -94,8 +94,8 @@ def read_bytes(file: str, diagnostics: Diagnostics) -> bytes | None:
         diagnostics.report(codes.UNREADABLE, "the file cannot be read: no file has such a name", Span(file, 1, 1, 1, 1))
         return None
     except OSError as error:
-        reason = (error.strerror or "cannot be read").lower()
-        diagnostics.report(codes.UNREADABLE, f"'{file}' cannot be read: {reason}", Span(file, 1, 1, 1, 1))
+        place = Span(file, 1, 1, 1, 1)
+        diagnostics.report(codes.UNREADABLE, f"'{file}' cannot be read: {system_reason(error)}", place)
         return None
 
 

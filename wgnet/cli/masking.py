@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-MASK = "(hidden)"
+from wgnet.keys.types import HIDDEN
 
 # Every key in a rendered file is a secret but public keys, which stand after a name or head a line or section.
 _ASSIGNED = re.compile(r"^(\s*(?:PrivateKey|PresharedKey|private-key|preshared-key)\s*=\s*)(?!@)(\S.*)$", re.MULTILINE)
@@ -14,6 +14,6 @@ _LONE = re.compile(r"^[A-Za-z0-9+/]{43}=$", re.MULTILINE)
 
 def mask_secrets(text: str) -> str:
     """Return a rendered file's text with each private and preshared key replaced by `(hidden)`."""
-    text = _ASSIGNED.sub(rf"\g<1>{MASK}", text)
-    text = _PEER_LINE.sub(rf"\g<1>{MASK}", text)
-    return _LONE.sub(MASK, text)
+    text = _ASSIGNED.sub(rf"\g<1>{HIDDEN}", text)
+    text = _PEER_LINE.sub(rf"\g<1>{HIDDEN}", text)
+    return _LONE.sub(HIDDEN, text)

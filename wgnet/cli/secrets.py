@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wgnet.cli.context import Context
 from wgnet.diagnostics import codes
+from wgnet.diagnostics.words import system_reason
 from wgnet.system.keystore import KeyStore
 
 
@@ -27,8 +28,7 @@ def _passphrase(context: Context, new: bool) -> Callable[[], bytes]:
                 with Path(file).open("rb") as stream:
                     return stream.readline(4096).rstrip(b"\r\n")
             except OSError as error:
-                reason = (error.strerror or "cannot be read").lower()
-                context.diagnostics.report(codes.PASSPHRASE, f"passphrase file '{file}': {reason}")
+                context.diagnostics.report(codes.PASSPHRASE, f"passphrase file '{file}': {system_reason(error)}")
                 return b""
         if not sys.stdin.isatty():
             context.diagnostics.report(

@@ -6,28 +6,14 @@ secret enters a diagnostic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.keys.types import PresharedKey
-from wgnet.managers.base import InterfaceSecrets
+from wgnet.managers.base import InterfaceSecrets, public_keys, report_absent_preshared_keys, ways_to_keys
 from wgnet.plan.types import InterfacePlan, PeerPlan
 from wgnet.syntax.spec import Address, SecretSource
-
-#: How many peers a diagnostic names before it only counts.
-_NAMED = 8
-
-
-def public_keys(peer: PeerPlan) -> Iterator[tuple[str, bool]]:
-    """Yield the public keys that a peer is configured under, and whether it is the one with the AllowedIPs.
-
-    The second is the key that a rotation goes to: it must be known before the peer changes over. It has the endpoint
-    and the keepalive too, since a peer that only hears would not be reached any more when the first key dies.
-    """
-    yield peer.public_key, True
-    if peer.next_public_key is not None:
-        yield peer.next_public_key, False
 
 
 def preshared_key(peer: PeerPlan, public_key: str, secrets: InterfaceSecrets) -> PresharedKey | None:
@@ -48,28 +34,20 @@ def report_absent(
 ) -> None:
     """Warn of the secrets that must stand in the file `path` and are not at hand; `ways_out` are the manager's own."""
     host = plan.host
-    ways = ("give the key store with `--keys DIR`", f"run `wgnet render --system` on '{host.name}', where its keys lie")
     if secrets.private_key is None and plan.private_key.kind == "file":
         diagnostics.report(
             codes.PRIVATE_KEY_ABSENT,
             f"'{path}' of '{host.name}' is written without its private key: the tunnel cannot start",
             host.place("private-key"),
-            help=(*ways, *ways_out),
+            help=(*ways_to_keys(host), *ways_out),
         )
     absent = [
-        f"'{peer.name}'"
+        peer.name
         for peer in plan.secured_peers
         if any(preshared_key(peer, key, secrets) is None for key, _ in public_keys(peer))
     ]
     if absent:
-        more = len(absent) - _NAMED
-        names = ", ".join(absent[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-        diagnostics.report(
-            codes.PRESHARED_KEY_ABSENT,
-            f"'{path}' of '{host.name}' is written without the preshared keys of {names}",
-            host.span,
-            help=ways,
-        )
+        report_absent_preshared_keys(plan, path, absent, diagnostics)
 
 
 def report_credentials(plan: InterfacePlan, manager: str, diagnostics: Diagnostics) -> None:
@@ -97,16 +75,3 @@ def dns_servers(plan: InterfacePlan, version: int) -> tuple[Address, ...]:
     if plan.dns is None or all(address.address.version != version for address in plan.addresses):
         return ()
     return tuple(server for server in plan.dns.servers if server.version == version)
-
-
-def report_foreign_keys(plan: InterfacePlan, manager: str, keys: Iterable[str], diagnostics: Diagnostics) -> None:
-    """Report keys that are NetworkManager's alone; inherited ones are meant for other hosts of the group."""
-    host = plan.host
-    for key in keys:
-        if key in host.spec.nodes:
-            diagnostics.report(
-                codes.MANAGER_CANNOT,
-                f"{manager} cannot express '{key}'",
-                host.place(key),
-                help=f"remove '{key}', or set 'manager: networkmanager'",
-            )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.managers.artifact import Artifact
-from wgnet.managers.base import InterfaceSecrets
+from wgnet.managers.base import InterfaceSecrets, public_keys, report_absent_preshared_keys, report_foreign_keys
 from wgnet.managers.escape import unit_value
 from wgnet.managers.templates import Templates
 from wgnet.model.topology import TABLE_MAIN
@@ -26,8 +26,6 @@ OLDEST = 249
 CREDENTIALS_SINCE = 256
 #: Prefixes in a line of AllowedIPs=. systemd reads lines of up to 1 MiB (LONG_LINE_MAX); people read shorter ones.
 PREFIXES_IN_LINE = 32
-#: Names that a warning lists before it counts the rest.
-NAMES_IN_WARNING = 8
 
 # Stands for a preshared key while a section is laid out; no value can hold it.
 _PLACE = "\0"
@@ -57,15 +55,7 @@ class Networkd:
     def check(self, plan: InterfacePlan, diagnostics: Diagnostics) -> None:
         """Report, at its place, everything in the plan that networkd or its version cannot express."""
         host = plan.host
-        for key in ("permissions", "zone"):
-            # Inherited, it is meant for the hosts of the group that NetworkManager runs.
-            if key in host.spec.nodes:
-                diagnostics.report(
-                    codes.MANAGER_CANNOT,
-                    f"networkd cannot express '{key}'",
-                    host.place(key),
-                    help=f"remove '{key}', or set 'manager: networkmanager'",
-                )
+        report_foreign_keys(plan, "networkd", diagnostics)
         version = _version(plan)
         if version is not None and version < OLDEST:
             diagnostics.report(
@@ -179,7 +169,7 @@ class Networkd:
             if peer.preshared_key != "derived":
                 pieces.append(self._shared_section(peer))
                 continue
-            for public_key, allowed in _public_keys(peer):
+            for public_key, allowed in public_keys(peer):
                 key = secrets.preshared_keys.get(public_key)
                 layout = self._layout(peer, public_key, allowed, key is not None)
                 if key is None:
@@ -189,7 +179,8 @@ class Networkd:
                     secret = True
                     pieces.append(layout.replace(_PLACE, key.reveal()))
         if absent:
-            _report_absent(plan, f"{self._folder}/50-wgnet-{plan.interface}.netdev", absent, diagnostics)
+            path = f"{self._folder}/50-wgnet-{plan.interface}.netdev"
+            report_absent_preshared_keys(plan, path, absent, diagnostics)
         return "".join(pieces), secret
 
     def _shared_section(self, peer: PeerPlan) -> str:
@@ -197,7 +188,7 @@ class Networkd:
         if section is None:
             source = peer.preshared_key
             line = _secret_line("PresharedKey", source) if isinstance(source, SecretSource) else None
-            section = "".join([self._section(peer, key, line, allowed) for key, allowed in _public_keys(peer)])
+            section = "".join([self._section(peer, key, line, allowed) for key, allowed in public_keys(peer)])
             self._sections[id(peer)] = section
             self._held.append(peer)
         return section
@@ -232,14 +223,6 @@ class Networkd:
         )
 
 
-def _public_keys(peer: PeerPlan) -> list[tuple[str, bool]]:
-    """Return the keys that a peer is known by, and whether AllowedIPs are this one's: a prefix stands at one alone."""
-    keys = [(peer.public_key, True)]
-    if peer.next_public_key is not None:
-        keys.append((peer.next_public_key, False))
-    return keys
-
-
 def _allowed_ips(prefixes: Sequence[Prefix]) -> Iterator[str]:
     for start in range(0, len(prefixes), PREFIXES_IN_LINE):
         yield ", ".join(map(str, prefixes[start : start + PREFIXES_IN_LINE]))
@@ -254,18 +237,6 @@ def _secret_line(key: str, source: SecretSource) -> str:
 def _version(plan: InterfacePlan) -> int | None:
     """Return the host's systemd version, or None where any may be meant."""
     return None if plan.manager_version is None else plan.manager_version[0]
-
-
-def _report_absent(plan: InterfacePlan, path: str, absent: Sequence[str], diagnostics: Diagnostics) -> None:
-    names = list(dict.fromkeys(absent))
-    listed = ", ".join(f"'{name}'" for name in names[:NAMES_IN_WARNING])
-    more = f" and {len(names) - NAMES_IN_WARNING} more" if len(names) > NAMES_IN_WARNING else ""
-    diagnostics.report(
-        codes.PRESHARED_KEY_ABSENT,
-        f"'{path}' of '{plan.host.name}' is written without the preshared keys of {listed}{more}",
-        plan.host.span,
-        help="give the key store with `--keys DIR`, or run `wgnet render --system` on the host itself",
-    )
 
 
 # --- sections of the .network ----------------------------------------------------------------------------------------

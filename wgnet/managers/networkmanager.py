@@ -12,8 +12,8 @@ import ipaddress
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.managers.artifact import Artifact
-from wgnet.managers.base import InterfaceSecrets
-from wgnet.managers.inline import dns_servers, preshared_key, public_keys, report_absent, report_credentials
+from wgnet.managers.base import InterfaceSecrets, public_keys
+from wgnet.managers.inline import dns_servers, preshared_key, report_absent, report_credentials
 from wgnet.managers.nm_keyfile import to_groups
 from wgnet.managers.nm_settings import (
     SECRET_IN_PROFILE,

@@ -11,6 +11,7 @@ from functools import cache
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.span import Span
+from wgnet.diagnostics.words import system_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,5 +161,5 @@ def _read_own(path: Path) -> str | None:
     except UnicodeDecodeError:
         message = "expected UTF-8"
     except OSError as error:
-        message = f"cannot be read: {(error.strerror or 'unknown error').lower()}"
+        message = f"cannot be read: {system_reason(error)}"
     raise TemplateProblem(str(path), 0, message)

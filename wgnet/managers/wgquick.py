@@ -14,16 +14,9 @@ import ipaddress
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.managers.artifact import Artifact
-from wgnet.managers.base import InterfaceSecrets
+from wgnet.managers.base import InterfaceSecrets, public_keys, report_foreign_keys
 from wgnet.managers.escape import single_line
-from wgnet.managers.inline import (
-    dns_servers,
-    preshared_key,
-    public_keys,
-    report_absent,
-    report_credentials,
-    report_foreign_keys,
-)
+from wgnet.managers.inline import dns_servers, preshared_key, report_absent, report_credentials
 from wgnet.managers.templates import Templates
 from wgnet.model.topology import TABLE_MAIN, TABLE_OFF
 from wgnet.plan.types import Action, InterfacePlan, PeerPlan
@@ -54,7 +47,7 @@ class WgQuick:
     def check(self, plan: InterfacePlan, diagnostics: Diagnostics) -> None:
         """Report, at its place, everything in the plan that wg-quick cannot express."""
         host = plan.host
-        report_foreign_keys(plan, "wg-quick", ("permissions", "zone"), diagnostics)
+        report_foreign_keys(plan, "wg-quick", diagnostics)
         report_credentials(plan, "wg-quick", diagnostics)
         if plan.private_key.kind == "agent":
             diagnostics.report(

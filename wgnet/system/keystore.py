@@ -78,6 +78,10 @@ class KeyStore:
         """Return the private key that a host changes to."""
         return self._read(PrivateKey, _next(network), store.host_file(host), diagnostics)
 
+    def host_path(self, network: str, host: str) -> Path:
+        """Return where a host's private key is, or would be; the path is for messages."""
+        return self._path / store.network_folder(network) / store.host_file(host)
+
     def master(self, network: str, diagnostics: Diagnostics) -> MasterSecret | None:
         """Return the secret that a network's preshared keys are derived from."""
         return self._read(MasterSecret, (store.network_folder(network),), store.MASTER_FILE, diagnostics)

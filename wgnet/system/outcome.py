@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.diagnostics.words import system_reason
 from wgnet.managers.artifact import Artifact
 from wgnet.system.files import InTheWayError, Standing, WriteError
 from wgnet.system.lock import BusyError
@@ -124,14 +125,14 @@ def report_failure(error: Exception, diagnostics: Diagnostics) -> None:
             after = "everything was put back" if error.restored else "nothing was changed"
             diagnostics.report(
                 codes.CANNOT_WRITE,
-                f"cannot write '{error.path}': {_words(error.error)}; {after}",
+                f"cannot write '{error.path}': {system_reason(error.error)}; {after}",
                 help=_help(error.error),
             )
         case NotRestoredError():
             diagnostics.report(
                 codes.CANNOT_WRITE,
-                f"cannot write '{error.first.path}': {_words(error.first.error)}; and cannot put back "
-                f"'{error.second.path}': {_words(error.second.error)}",
+                f"cannot write '{error.first.path}': {system_reason(error.first.error)}; and cannot put back "
+                f"'{error.second.path}': {system_reason(error.second.error)}",
                 help="mend the file system and run again: the journal that was left finishes it first",
             )
         case InTheWayError():
@@ -160,11 +161,6 @@ def report_failure(error: Exception, diagnostics: Diagnostics) -> None:
             )
         case _:
             raise error
-
-
-def _words(error: OSError) -> str:
-    words = error.strerror or str(error)
-    return words[:1].lower() + words[1:]
 
 
 def _help(error: OSError) -> str:

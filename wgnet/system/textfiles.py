@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.diagnostics.words import system_reason
 
 
 def create_file(path: Path, content: bytes, diagnostics: Diagnostics) -> bool:
@@ -20,11 +21,8 @@ def create_file(path: Path, content: bytes, diagnostics: Diagnostics) -> bool:
         with path.open("xb") as stream:
             stream.write(content)
     except OSError as error:
-        reason = (error.strerror or "cannot be written").lower()
-        exists = isinstance(error, FileExistsError)
-        diagnostics.report(
-            codes.CANNOT_WRITE, f"cannot write '{path}': {reason}", help="name another file" if exists else ()
-        )
+        ways = "name another file" if isinstance(error, FileExistsError) else ()
+        diagnostics.report(codes.CANNOT_WRITE, f"cannot write '{path}': {system_reason(error)}", help=ways)
         return False
     return True
 
@@ -51,7 +49,6 @@ def replace_file(path: Path, content: bytes, diagnostics: Diagnostics) -> bool:
                 staged.unlink()
             raise
     except OSError as error:
-        reason = (error.strerror or "cannot be written").lower()
-        diagnostics.report(codes.CANNOT_WRITE, f"cannot write '{path}': {reason}; nothing was changed")
+        diagnostics.report(codes.CANNOT_WRITE, f"cannot write '{path}': {system_reason(error)}; nothing was changed")
         return False
     return True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
-from wgnet.cli.hosts import this_host
+from wgnet.cli.hosts import report_unknown_host, this_host
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.severity import Severity
 from wgnet.keys.match import check_key_pair
-from wgnet.keys.types import PrivateKey
+from wgnet.keys.types import HIDDEN, PrivateKey
 from wgnet.managers.dispatch import key_files
 from wgnet.model.topology import Host, Topology
 from wgnet.plan.derive import Fleet
@@ -32,11 +32,7 @@ def _chosen(context: Context, fleet: Fleet) -> list[tuple[Topology, Host]]:
     names = fleet.host_names()
     for name in wanted:
         if name not in names:
-            from wgnet.syntax.types import suggest
-
-            context.diagnostics.report(
-                codes.UNKNOWN_HOST_ARGUMENT, f"no file describes a host '{name}'", help=suggest(name, names) or ()
-            )
+            report_unknown_host(context, name, names)
     return [
         (routing.topology, host)
         for routing in fleet.routings
@@ -60,6 +56,9 @@ def _generate(context: Context) -> int:
         if options.encrypt:
             context.output.error("wgnet keys generate: --encrypt goes with --keys")
             return EXIT_USAGE
+        if len(options.host) > 1:
+            context.output.error("wgnet keys generate: without --keys it makes the key of one host")
+            return EXIT_USAGE
         return _generate_here(context, fleet)
     store = open_store(context, must_exist=False, encrypt=options.encrypt)
     assert store is not None
@@ -81,7 +80,7 @@ def _generate(context: Context) -> int:
             made += key is not None
         if key is None:
             return context.status()
-        if not _agrees(key, host, f"{options.keys}/{topology.name}/{host.name}.key", context):
+        if not _agrees(key, host, str(store.host_path(topology.name, host.name)), context):
             continue
         if host.public_key is None:
             publics.setdefault(topology.file, {})[host.name] = key.public()
@@ -126,10 +125,12 @@ def _generate_here(context: Context, fleet: Fleet) -> int:
         return EXIT_NOT_STARTED
     appearances = fleet.appearances(name)
     if not appearances:
-        context.diagnostics.report(
-            codes.UNKNOWN_HOST_ARGUMENT,
-            f"no file describes a host '{name}'",
-            help=("name this machine with --host, or in /etc/wgnet/host", "make all hosts' keys with --keys DIR"),
+        report_unknown_host(
+            context,
+            name,
+            fleet.host_names(),
+            "name this machine with --host, or in /etc/wgnet/host",
+            "make all hosts' keys with --keys DIR",
         )
         return context.status()
     publics: dict[str, dict[str, str]] = {}
@@ -203,8 +204,8 @@ def _show(context: Context) -> int:
         if store is not None:
             key = store.private_key(topology.name, host.name, context.diagnostics)
             if key is not None:
-                _agrees(key, host, f"{options.keys}/{topology.name}/{host.name}.key", context)
-        secret = None if key is None else key.reveal() if options.show_secrets else "(hidden)"
+                _agrees(key, host, str(store.host_path(topology.name, host.name)), context)
+        secret = None if key is None else key.reveal() if options.show_secrets else HIDDEN
         rows.append((topology.name, host.name, host.public_key, host.next_public_key, secret))
     if context.diagnostics.has_errors:
         return context.status()
@@ -239,8 +240,7 @@ def _export(context: Context) -> int:
     if fleet is None:
         return context.status()
     if options.host not in fleet.host_names():
-        options.host = [options.host]
-        _chosen(context, fleet)
+        report_unknown_host(context, options.host, fleet.host_names())
         return context.status()
     finder = SecretFinder(store=open_store(context))
     artifacts = []

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from wgnet.checks.peering import name_hosts
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
-from wgnet.cli.hosts import this_host
+from wgnet.cli.hosts import report_unknown_host, this_host
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.codes import Code
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
+from wgnet.diagnostics.words import quote_names
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.dispatch import Managers
 from wgnet.managers.templates import Templates
@@ -45,7 +45,7 @@ def run(context: Context) -> int:
     chosen = list(dict.fromkeys(options.host))
     for name in chosen:
         if name not in hosts:
-            _unknown_host(context, name, hosts)
+            report_unknown_host(context, name, hosts)
     if context.failed:
         return context.status()
     rendering = _Rendering(context, fleet, SecretFinder(store=open_store(context)))
@@ -57,16 +57,6 @@ def run(context: Context) -> int:
 def _usage(context: Context, message: str) -> int:
     context.output.error(f"wgnet render: {message}")
     return EXIT_USAGE
-
-
-def _unknown_host(context: Context, name: str, hosts: list[str]) -> None:
-    from wgnet.syntax.types import suggest
-
-    context.diagnostics.report(
-        codes.UNKNOWN_HOST_ARGUMENT,
-        f"no file is made for a host '{name}'",
-        help=suggest(name, hosts) or "check the name; disabled and external hosts have no files",
-    )
 
 
 class _Rendering:
@@ -108,7 +98,7 @@ class _Rendering:
         for code, hosts in absent.items():
             self.context.diagnostics.report(
                 code,
-                f"the files of {name_hosts(hosts)} are written without {_ABSENT[code]}",
+                f"the files of {quote_names(host.name for host in hosts)} are written without {_ABSENT[code]}",
                 hosts[0].span,
                 help=("give the key store with `--keys DIR`", "run `wgnet render --system` on the host itself"),
             )
@@ -150,7 +140,7 @@ def _render_system(context: Context, fleet: Fleet) -> int:
         return EXIT_NOT_STARTED
     hosts = fleet.host_names()
     if name not in hosts and context.files:
-        _unknown_host(context, name, hosts)
+        report_unknown_host(context, name, hosts)
         return context.status()
     base = "/run" if options.runtime else "/etc"
     rendering = _Rendering(context, fleet, SecretFinder(store=open_store(context), root=context.root), base)

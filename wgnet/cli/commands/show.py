@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from wgnet.cli.context import EXIT_DONE, Context
+from wgnet.cli.hosts import report_unknown_host
 from wgnet.cli.planjson import plan_to_json
-from wgnet.diagnostics import codes
 from wgnet.diagnostics.severity import Severity
+from wgnet.model.topology import TABLE_MAIN
 from wgnet.plan.derive import Fleet
 from wgnet.plan.firewall import firewall_needs
-from wgnet.plan.types import Action, InterfacePlan, PeerPlan, PolicyRulePlan
+from wgnet.plan.types import Action, InterfacePlan, PeerPlan, PolicyRulePlan, RoutePlan
 
 
 def run(context: Context) -> int:
@@ -18,13 +19,7 @@ def run(context: Context) -> int:
         return context.status()
     name = context.options.host
     if name not in fleet.host_names():
-        from wgnet.syntax.types import suggest
-
-        context.diagnostics.report(
-            codes.UNKNOWN_HOST_ARGUMENT,
-            f"no plan is made for a host '{name}'",
-            help=suggest(name, fleet.host_names()) or "check the name; disabled and external hosts have no plan",
-        )
+        report_unknown_host(context, name, fleet.host_names())
         return context.status()
     plan = fleet.plan_host(name)
     if context.options.format == "json":
@@ -84,7 +79,7 @@ def describe(plan: InterfacePlan) -> list[str]:
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     for peer in plan.peers:
         lines += ["", *_peer_lines(peer, width)]
-    lines += _section("routes", [_route(plan, number) for number in range(len(plan.routes))])
+    lines += _section("routes", [_route(plan, route) for route in plan.routes])
     lines += _section("rules", [_rule(rule) for rule in plan.rules])
     lines += _section("firewall", firewall_needs(plan))
     return lines
@@ -111,9 +106,8 @@ def _peer_lines(peer: PeerPlan, width: int) -> list[str]:
     return [f"peer {peer.name}", *(f"  {name:<{width}}  {value}" for name, value in rows)]
 
 
-def _route(plan: InterfacePlan, number: int) -> str:
-    route = plan.routes[number]
-    table = "" if route.table == 254 else f" table {route.table}"
+def _route(plan: InterfacePlan, route: RoutePlan) -> str:
+    table = "" if route.table == TABLE_MAIN else f" table {route.table}"
     return f"{route.destination} dev {plan.interface}{table} metric {route.metric}"
 
 
@@ -132,7 +126,7 @@ def _rule(rule: PolicyRulePlan) -> str:
     if rule.action is Action.PROHIBIT:
         parts.append("prohibit")
     else:
-        parts.append(f"lookup {'main' if rule.table == 254 else rule.table}")
+        parts.append(f"lookup {'main' if rule.table == TABLE_MAIN else rule.table}")
     if rule.suppress_prefix_length is not None:
         parts.append(f"suppress_prefixlength {rule.suppress_prefix_length}")
     return " ".join(parts) + (f" ({'IPv6' if rule.version == 6 else 'IPv4'})")
