@@ -236,17 +236,20 @@ class Planner:
         if not owners:
             return []
         table = TABLE_MAIN if host.table == TABLE_OFF else host.table
+        refusals = order_refusals(owners, routing.nearby(host))
+        # Prefixes that lie inside each other many times need many priorities; none may come after another rule's.
+        first = min(PRIORITY_ISOLATION, PRIORITY_OWN_PACKETS - 1 - max((rule.order for rule in refusals), default=0))
         return [
             PolicyRulePlan(
                 version=rule.destination.version,
-                priority=PRIORITY_ISOLATION + rule.order,
+                priority=first + rule.order,
                 action=Action.PROHIBIT if rule.refuses else Action.LOOKUP,
                 table=None if rule.refuses else table,
                 source=rule.source,
                 destination=rule.destination,
                 incoming_interface=host.interface,
             )
-            for rule in order_refusals(owners, routing.nearby(host))
+            for rule in refusals
         ]
 
     def _forwarding(self, host: Host, rank: int) -> frozenset[int]:
