@@ -5,7 +5,7 @@ What only makes sense once the rules and names are sound (paths, expectations) i
 
 from __future__ import annotations
 
-from wgnet.checks import expect, fleet, identity, peering
+from wgnet.checks import expect, fleet, identity, nesting, peering
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
 from wgnet.model.topology import Topology
@@ -46,3 +46,5 @@ def check_fleet(networks: Fleet, diagnostics: Diagnostics) -> None:
     """Check what several files say of one host; the files have no errors of their own."""
     fleet.check_network_names(networks, diagnostics)
     fleet.check_collisions(networks, diagnostics)
+    if not diagnostics.has_errors:
+        nesting.check_nested_loops(networks, diagnostics)
