@@ -171,14 +171,14 @@ def check_advertised(topology: Topology, diagnostics: Diagnostics) -> None:
         if host.disabled:
             continue
         for prefix in host.advertise:
-            place = host.place("advertise", _item(host, prefix))
+            place = host.advertise_place(prefix)
             other = owners.setdefault(prefix, host)
             if other is not host:
                 diagnostics.report(
                     codes.ADVERTISED_TWICE,
                     f"'{host.name}' and '{other.name}' advertise {prefix}",
                     Label(place, "again here"),
-                    Label(other.place("advertise", _item(other, prefix)), "first here"),
+                    Label(other.advertise_place(prefix), "first here"),
                     help="describe two ways to one subnet as two networks with different metrics",
                 )
             for number, subnet in enumerate(topology.subnets):
@@ -191,15 +191,6 @@ def check_advertised(topology: Topology, diagnostics: Diagnostics) -> None:
                         Label(topology.network_place("subnets", number), "the network's"),
                         help="a host's own addresses need not be advertised",
                     )
-
-
-def _item(host: Host, prefix: Prefix) -> int | None:
-    """Return which item of the host's own list the prefix is, for its place; None where `defaults` gave the list.
-
-    `Host.advertise` has no default routes, the list may.
-    """
-    written = host.spec.advertise
-    return written.index(prefix) if written is not None and prefix in written else None
 
 
 def check_accept(topology: Topology, diagnostics: Diagnostics) -> None:

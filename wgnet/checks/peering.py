@@ -11,7 +11,7 @@ from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
 from wgnet.diagnostics.span import Span
 from wgnet.diagnostics.words import quote_names
-from wgnet.model.topology import TABLE_MAIN, Host, Rule, RuleKind, Topology
+from wgnet.model.topology import TABLE_MAIN, Host, RuleKind, Topology
 from wgnet.plan.derive import plan_dns
 from wgnet.routing.allowed_ips import Routing
 from wgnet.routing.links import MAX_LINKS, bits, count_pairs, same_site
@@ -62,22 +62,16 @@ def check_any_allowed(routing: Routing, diagnostics: Diagnostics) -> None:
         if not rule.any_allowed:
             continue
         for host in rule.members:
-            others = [
-                peer for peer in routing.links.rules[routing.links.rank[host.name]] if _differs(routing, peer, rule)
-            ]
-            if others:
-                peer = routing.links.hosts[others[0]]
+            peers = (routing.links.hosts[peer] for peer in routing.links.rules[routing.links.rank[host.name]])
+            other = next((peer for peer in peers if peer not in rule.members), None)
+            if other is not None:
                 diagnostics.report(
                     codes.ANY_NOT_ALONE,
-                    f"'{host.name}' has other links ('{peer.name}') beside one with 'allowed-ips: any'",
+                    f"'{host.name}' has other links ('{other.name}') beside one with 'allowed-ips: any'",
                     Label(rule.key_place("allowed-ips") or host.span),
                     Label(host.span),
                     help="put each such link into a topology file, and so an interface, of its own",
                 )
-
-
-def _differs(routing: Routing, peer: int, rule: Rule) -> bool:
-    return routing.links.hosts[peer] not in rule.members
 
 
 def check_exit_nodes(routing: Routing, diagnostics: Diagnostics) -> None:
@@ -207,9 +201,7 @@ def _check_loop(
         topology = routing.topology
         advertiser = next((host for host in routing.links.hosts if prefix in host.advertise), None)
         if advertiser is not None:
-            written = advertiser.spec.advertise
-            item = written.index(prefix) if written is not None and prefix in written else None
-            label = Label(advertiser.place("advertise", item), f"because {advertiser.name} advertises this")
+            label = Label(advertiser.advertise_place(prefix), f"because '{advertiser.name}' advertises this")
         else:
             label = Label(topology.network_place("subnets"), "because the network routes this")
             prefix = next((subnet for subnet in topology.subnets if address in subnet), prefix)

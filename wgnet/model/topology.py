@@ -29,8 +29,6 @@ TABLE_MAIN = 254
 DEFAULT_LISTEN_PORT = 51820
 DEFAULT_METRIC = 2000
 DEFAULT_MARK = 51820
-#: The kernel's: 1500 less 80 of an IPv6 header, a UDP header and WireGuard's own 32 bytes.
-DEFAULT_MTU = 1420
 DEFAULT_KEEPALIVE = 25
 
 
@@ -93,12 +91,15 @@ class Host:
 
     def place(self, name: str, item: int | None = None) -> Span:
         """Return the place of the value of the key `name` (or of its list's `item`), or the host's own."""
-        node = self.nodes.get(name)
-        if node is None:
-            return self.span
-        if item is not None and isinstance(node, List) and item < len(node.items):
-            return node.items[item].span
-        return node.span
+        return _item_span(self.nodes.get(name), item) or self.span
+
+    def advertise_place(self, prefix: Prefix) -> Span:
+        """Return the place of one of `advertise`: the item of the host's own list, else the whole of `defaults`' list.
+
+        `advertise` has no default routes, the list may.
+        """
+        written = self.spec.advertise or ()
+        return self.place("advertise", written.index(prefix) if prefix in written else None)
 
     def is_bad(self, name: str) -> bool:
         """Whether the key `name` was written for the host itself and could not be read."""
@@ -151,9 +152,7 @@ class Rule:
         """Return the place of one of the endpoints that the rule gives for a host, or the host's own."""
         mapping = None if self.spec is None else self.spec.nodes.get("endpoint")
         node = mapping.get(host.name) if isinstance(mapping, Mapping) else None
-        if isinstance(node, List) and item < len(node.items):
-            return node.items[item].span
-        return host.span if node is None else node.span
+        return _item_span(node, item) or host.span
 
 
 @record(eq=False)
@@ -187,9 +186,11 @@ class Topology:
 
     def network_place(self, name: str, item: int | None = None) -> Span:
         """Return the place of the value of a key of the section `network`."""
-        node = self.spec.network.nodes.get(name)
-        if node is None:
-            return self.spec.network.node.span
-        if item is not None and isinstance(node, List) and item < len(node.items):
-            return node.items[item].span
-        return node.span
+        return _item_span(self.spec.network.nodes.get(name), item) or self.spec.network.node.span
+
+
+def _item_span(node: Node | None, item: int | None) -> Span | None:
+    """Return the place of a value, or of an item where it is a list that has one of this number."""
+    if item is not None and isinstance(node, List) and item < len(node.items):
+        node = node.items[item]
+    return None if node is None else node.span
