@@ -57,8 +57,8 @@ def put(root: Path, path: PurePosixPath, content: str | bytes, mode: int = 0o600
 
 
 def test_the_places_are_those_of_the_manual() -> None:
-    assert private_key_path("office") == KEY
-    assert preshared_keys_path("office") == PSK
+    assert private_key_path("office") == str(KEY)
+    assert preshared_keys_path("office") == str(PSK)
 
 
 keys = st.binary(min_size=32, max_size=32).filter(any).map(encode)

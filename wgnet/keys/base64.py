@@ -14,12 +14,9 @@ from __future__ import annotations
 import enum
 import re
 
-__all__ = ["KEY_CHARACTERS", "KeyProblem", "check_key"]
+__all__ = ["KeyProblem", "check_key"]
 
-#: The length of a key in base64; 32 bytes (WG_KEY_LEN) in binary.
-KEY_CHARACTERS = 44
-
-# 32 bytes are 42 characters and 4 bits: the 43rd character carries those and two bits that are zero, which
+# 32 bytes (WG_KEY_LEN) are 42 characters and 4 bits: the 43rd character carries those and two bits that are zero, which
 # leaves 16 of the 64 characters.
 _match_key = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=").fullmatch
 _match_loose = re.compile(r"[A-Za-z0-9+/]{43}=").fullmatch

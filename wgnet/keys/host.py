@@ -11,7 +11,6 @@ line: a line holds a secret.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -27,17 +26,17 @@ __all__ = [
     "private_key_path",
 ]
 
-FOLDER = PurePosixPath("/etc/wgnet")
+FOLDER = "/etc/wgnet"
 
 
-def private_key_path(network: str) -> PurePosixPath:
+def private_key_path(network: str) -> str:
     """Return where a host keeps its private key of a network, unless the topology names another file."""
-    return FOLDER / f"{network}.key"
+    return f"{FOLDER}/{network}.key"
 
 
-def preshared_keys_path(network: str) -> PurePosixPath:
+def preshared_keys_path(network: str) -> str:
     """Return where a host keeps the preshared keys of its own links; the file is 0600 and root's."""
-    return FOLDER / f"{network}.psk"
+    return f"{FOLDER}/{network}.psk"
 
 
 def format_preshared_keys(keys: Mapping[str, PresharedKey]) -> str:

@@ -90,7 +90,7 @@ def key_files(plan: InterfacePlan, secrets: InterfaceSecrets) -> list[Artifact]:
     if derived:
         artifacts.append(
             Artifact(
-                path=str(preshared_keys_path(plan.network)),
+                path=preshared_keys_path(plan.network),
                 network=plan.network,
                 content=format_preshared_keys(derived).encode(),
                 mode=0o600,

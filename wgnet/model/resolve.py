@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
 from wgnet.diagnostics.span import Span
+from wgnet.keys.host import private_key_path
 from wgnet.model.groups import expand_groups
 from wgnet.model.topology import (
     DEFAULT_LISTEN_PORT,
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 #: How many names of a cycle of groups are told.
 MAX_NAMES_OF_CYCLE = 10
-
-_EMPTY: dict[str, Node] = {}
 
 
 def resolve_topology(spec: Specification, diagnostics: Diagnostics) -> Topology:
@@ -227,7 +226,7 @@ class _Resolver:
         listen_port = pick("listen_port", DEFAULT_LISTEN_PORT if network.listen_port is None else network.listen_port)
         advertise: tuple[Prefix, ...] = pick("advertise", ())
         dns: DnsSpec | None = pick("dns", network.dns)
-        private_key = pick("private_key") or SecretSource("file", f"/etc/wgnet/{network.name}.key")
+        private_key = pick("private_key") or SecretSource("file", private_key_path(network.name))
         return Host(
             name=name,
             index=len(self.hosts),
@@ -495,6 +494,6 @@ def _with_places(names: tuple[str, ...], node: Node | None) -> list[tuple[str, S
 
 
 def _map_places(mapping: dict[str, Any], node: Node | None) -> list[tuple[str, Span]]:
-    if node is None:
+    if not isinstance(node, Mapping):
         return []
-    return [(name, key.span) for name in mapping if (key := node.key(name)) is not None]  # type: ignore[attr-defined]
+    return [(name, key.span) for name in mapping if (key := node.key(name)) is not None]
