@@ -43,8 +43,8 @@ def to_groups(settings: Settings) -> list[Group]:
         peers: list[Group] = []
         entries: list[tuple[str, str]] = []
         for each in setting.properties:
-            if each.name == "peers":
-                peers += [_peer(peer) for peer in each.value if isinstance(peer, Peer)]  # type: ignore[union-attr]
+            if each.name == "peers" and isinstance(each.value, tuple):
+                peers += [_peer(peer) for peer in each.value if isinstance(peer, Peer)]
             else:
                 entries += _entries(each)
         groups.append(Group(setting.name, "", tuple(entries)))

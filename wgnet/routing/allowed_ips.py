@@ -26,7 +26,7 @@ ANY: tuple[Prefix, ...] = (DEFAULT_ROUTES[4], DEFAULT_ROUTES[6])
 _NO_PREFIXES: tuple[Prefix, ...] = ()
 
 
-@record(frozen=False, kw_only=False, eq=False)
+@record(kw_only=False, eq=False)
 class Routing:
     """The mathematics of one network: its links and paths, and what hosts take from each other."""
 

@@ -7,6 +7,7 @@ not stand twice, and what an alias stands for is counted. Reports what is wrong 
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 import yaml
 
@@ -84,10 +85,10 @@ def _decode(data: bytes, file: str, diagnostics: Diagnostics) -> str | None:
             help="save the file as UTF-8",
         )
         return None
-    bad = [match.start() for match in _limited(_CONTROL.finditer(text))]
+    bad = [match.start() for match in islice(_CONTROL.finditer(text), MAX_CHARACTERS_REPORTED)]
     bad += [text.index(character) for character in _WIDE if character in text]
     # JSON may be indented with tabs, and YAML reads it: between brackets indentation means nothing.
-    tabs = [] if text.lstrip().startswith("{") else list(_limited(_TAB_INDENT.finditer(text)))
+    tabs = [] if text.lstrip().startswith("{") else list(islice(_TAB_INDENT.finditer(text), MAX_CHARACTERS_REPORTED))
     if not bad and not tabs:
         return text
     diagnostics.sources[file] = text
@@ -107,11 +108,6 @@ def _decode(data: bytes, file: str, diagnostics: Diagnostics) -> str | None:
     return None
 
 
-def _limited(matches: Any) -> Any:
-    for _, match in zip(range(MAX_CHARACTERS_REPORTED), matches, strict=False):
-        yield match
-
-
 def _place(text: str, index: int, file: str, width: int = 1) -> Span:
     line = text.count("\n", 0, index) + 1
     column = index - (text.rfind("\n", 0, index) + 1) + 1
@@ -124,7 +120,7 @@ def _report_yaml_error(error: yaml.YAMLError, text: str, file: str, diagnostics:
     if mark is None:
         diagnostics.report(codes.YAML_SYNTAX, problem, Span(file, 1, 1, 1, 1))
         return
-    span = Span(file, mark.line + 1, mark.column + 1, mark.line + 1, mark.column + 2)
+    span = _point(file, mark)
     if text[mark.index : mark.index + 1] == "\t":
         diagnostics.report(codes.TAB, "a tab may not stand here", span, help="indent with spaces")
         return
@@ -155,8 +151,8 @@ class _Parser:
         """Read all events; return the root node of the only document."""
         loader = _Loader(self.text)
         root: Node | None = None
-        # Each open collection with its keys so far (None for a list), and the key that waits for its value.
-        stack: list[tuple[Node, dict[str, Scalar] | None]] = []
+        # Each open collection with its keys so far, and the key that waits for its value.
+        stack: list[tuple[List | Mapping, dict[str, Scalar]]] = []
         pending: list[Scalar | None] = []
         documents = 0
         file = self.file
@@ -170,35 +166,16 @@ class _Parser:
                     self.last_end = event.end_mark
                     if event.tag is not None:
                         self.tag(event, node)
-                elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-                    flow = bool(event.flow_style)
-                    if kind is yaml.MappingStartEvent:
-                        node = Mapping(file, event.start_mark, event.end_mark, [], flow)
-                        seen: dict[str, Scalar] | None = {}
-                    else:
-                        node = List(file, event.start_mark, event.end_mark, [], flow)
-                        seen = None
-                    if event.tag is not None:
-                        self.tag(event, node)
                     if event.anchor is not None:
-                        self.anchors[event.anchor] = None  # known, but not to be used before it is whole
-                        self.open_anchors.append((node, event.anchor))
-                    stack.append((node, seen))
+                        self.anchors[event.anchor] = node
+                elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+                    stack.append((self.open(event, len(stack) + 1), {}))
                     pending.append(None)
-                    if len(stack) > MAX_DEPTH:
-                        self.diagnostics.report(
-                            codes.NESTING,
-                            f"nested more than {MAX_DEPTH} levels deep",
-                            _point(file, event.start_mark),
-                        )
-                        raise _Stop
                     continue
                 elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
                     node, _ = stack.pop()
                     pending.pop()
-                    node.end = self.end_of(node, event)
-                    if self.open_anchors and self.open_anchors[-1][0] is node:
-                        self.anchors[self.open_anchors.pop()[1]] = node
+                    self.close(node, event)
                 elif kind is yaml.AliasEvent:
                     node = self.alias(event, len(stack))
                     self.last_end = event.end_mark
@@ -217,14 +194,12 @@ class _Parser:
                     break
                 else:
                     continue
-                if getattr(event, "anchor", None) is not None and kind is yaml.ScalarEvent:
-                    self.anchors[event.anchor] = node
                 if not stack:
                     root = node
                     continue
                 parent, keys = stack[-1]
-                if keys is None:
-                    parent.items.append(node)  # type: ignore[attr-defined]
+                if isinstance(parent, List):
+                    parent.items.append(node)
                     continue
                 key = pending[-1]
                 if key is None:
@@ -244,14 +219,31 @@ class _Parser:
             return None
         return root
 
-    def end_of(self, node: Node, event: Any) -> Mark:
-        """Return where a collection ends; in block style its last item, since the end event follows blank lines.
+    def open(self, event: Any, depth: int) -> List | Mapping:
+        """Return the collection that an event begins, as yet empty."""
+        kind = Mapping if type(event) is yaml.MappingStartEvent else List
+        node = kind(self.file, event.start_mark, event.end_mark, [], bool(event.flow_style))
+        if event.tag is not None:
+            self.tag(event, node)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = None  # known, but not to be used before it is whole
+            self.open_anchors.append((node, event.anchor))
+        if depth > MAX_DEPTH:
+            place = _point(self.file, event.start_mark)
+            self.diagnostics.report(codes.NESTING, f"nested more than {MAX_DEPTH} levels deep", place)
+            raise _Stop
+        return node
+
+    def close(self, node: List | Mapping, event: Any) -> None:
+        """Set where a collection ends; in block style its last item, since the end event follows blank lines.
 
         The item itself may be an alias, whose node stands elsewhere.
         """
-        if node.flow:  # type: ignore[attr-defined]
+        if node.flow:
             self.last_end = event.end_mark
-        return self.last_end or node.end
+        node.end = self.last_end or node.end
+        if self.open_anchors and self.open_anchors[-1][0] is node:
+            self.anchors[self.open_anchors.pop()[1]] = node
 
     def key(self, node: Node) -> Scalar:
         """Return `node` as a key; anything but a single value cannot be one."""
@@ -260,7 +252,7 @@ class _Parser:
         self.diagnostics.report(codes.WRONG_TYPE, f"expected a key, found {node.kind}", _point(node.file, node.start))
         raise _Stop
 
-    def enter(self, parent: Any, keys: dict[str, Scalar], key: Scalar, value: Node) -> None:
+    def enter(self, parent: Mapping, keys: dict[str, Scalar], key: Scalar, value: Node) -> None:
         """Put an entry into a mapping; the first of two equal keys stays."""
         name = key.text
         if name in keys:

@@ -144,7 +144,7 @@ class _PrivateKeyType(SectionType):
                 ),
             )
             return INVALID
-        return SectionType.decode(self, node, diagnostics)
+        return super().decode(node, diagnostics)
 
 
 PRIVATE_KEY = _PrivateKeyType(

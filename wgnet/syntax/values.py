@@ -173,11 +173,9 @@ def read_mtu(text: str) -> int:
 
 def read_mark(text: str) -> int:
     """Read a firewall mark, decimal or hexadecimal; it is also a table's number, so the kernel's own are refused."""
-    try:
-        value = int(text, 16) if re.fullmatch(r"0x[0-9A-Fa-f]{1,8}", text) else None
-    except ValueError:  # pragma: no cover - the pattern admits nothing else
-        value = None
-    if value is None:
+    if re.fullmatch(r"0x[0-9A-Fa-f]{1,8}", text):
+        value = int(text, 16)
+    else:
         value = read_integer(text, codes.BAD_MARK, "a firewall mark", 1, 2**32 - 1)
     if value == 0 or 253 <= value <= 255:
         raise Bad(codes.BAD_MARK, f"firewall mark '{text}' cannot number a routing table", "choose one from 256 on")
