@@ -61,7 +61,7 @@ def report_foreign_keys(plan: InterfacePlan, manager: str, diagnostics: Diagnost
                 codes.MANAGER_CANNOT,
                 f"{manager} cannot express '{key}'",
                 host.place(key),
-                help=f"remove '{key}', or set 'manager: networkmanager'",
+                help=f"remove `{key}`, or set `manager: networkmanager`",
             )
 
 

@@ -62,7 +62,7 @@ class Networkd:
                 codes.VERSION_CANNOT,
                 f"expected systemd {OLDEST} or later, found '{version}'",
                 host.place("manager-version"),
-                help="give the version that 'networkctl --version' prints, or remove 'manager-version'",
+                help="give the version that `networkctl --version` prints, or remove `manager-version`",
             )
         self._check_source(plan, plan.private_key, "private-key", "the private key", diagnostics)
         for peer in plan.secured_peers:
@@ -79,7 +79,7 @@ class Networkd:
                 codes.MANAGER_CANNOT,
                 f"networkd cannot ask an agent for {what}",
                 place,
-                help=f"give '{key}' as a file or a credential, or set 'manager: networkmanager'",
+                help=f"give `{key}` as a file or a credential, or set `manager: networkmanager`",
             )
         elif source.kind == "credential":
             version = _version(plan)
@@ -89,7 +89,7 @@ class Networkd:
                     codes.VERSION_CANNOT,
                     f"networkd reads {what} from a credential since version {CREDENTIALS_SINCE}, found {found}",
                     place,
-                    help=f"set 'manager-version: {CREDENTIALS_SINCE}' if the host has it, or give a file",
+                    help=f"set `manager-version: {CREDENTIALS_SINCE}` if the host has it, or give a file",
                 )
         elif source.name.startswith(_HIDDEN):
             diagnostics.report(

@@ -54,24 +54,24 @@ class WgQuick:
                 codes.MANAGER_CANNOT,
                 "wg-quick cannot ask an agent for the private key",
                 host.place("private-key"),
-                help="name a file: private-key: {file: PATH}, or set 'manager: networkmanager'",
+                help="name a file: private-key: {file: PATH}, or set `manager: networkmanager`",
             )
 
         def cannot(key: str, message: str, *ways_out: str) -> None:
             diagnostics.report(codes.MANAGER_CANNOT, message, host.place(key), help=(*ways_out, _OTHER_MANAGERS))
 
         if "metric" in host.nodes:
-            cannot("metric", "wg-quick cannot set a metric", "remove 'metric'")
+            cannot("metric", "wg-quick cannot set a metric", "remove `metric`")
         if plan.bypass:
             # AllowedIPs without them would be no default route any more, and only that makes wg-quick mark its packets.
-            cannot("bypass", "wg-quick cannot keep prefixes outside of an exit node", "remove 'bypass'")
+            cannot("bypass", "wg-quick cannot keep prefixes outside of an exit node", "remove `bypass`")
         if plan.masquerade:
-            cannot("masquerade", "wg-quick cannot masquerade", "remove 'masquerade'")
+            cannot("masquerade", "wg-quick cannot masquerade", "remove `masquerade`")
         if any(rule.action is Action.PROHIBIT for rule in plan.rules):
             cannot("forward", f"wg-quick cannot keep the spokes of '{host.name}' apart", "remove `isolate`")
         if plan.table not in (TABLE_MAIN, TABLE_OFF):
             if plan.default_versions:
-                cannot("table", "wg-quick makes no policy routing beside a table", "remove 'table'")
+                cannot("table", "wg-quick makes no policy routing beside a table", "remove `table`")
             elif not _routes_peers(plan):
                 cannot("table", "wg-quick cannot route its own prefix alone into a table", "set `table: off`")
         if plan.dns is not None and not plan.dns.everything:
