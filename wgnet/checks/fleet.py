@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
+import re
+
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.codes import Code
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
 from wgnet.diagnostics.span import Span
 from wgnet.model.topology import DEFAULT_MARK, TABLE_MAIN, TABLE_OFF, Host
 from wgnet.plan.derive import Fleet, rank_rivals
+
+# Where wgnet writes files of its own, below /etc or /run, and what lies below those that are files.
+_OWN_FILES = (
+    r"/(?:etc|run)/(?:systemd/network/50-wgnet-[^/]+\.(?:netdev|network)|systemd/system/(?:wgnet-[^/]+|[^/]+\.wants)"
+    r"|NetworkManager/system-connections/wgnet-[^/]+|sysctl\.d/50-wgnet-[^/]+|wireguard/[^/]+\.conf"
+    r"|wgnet/(?:nftables|[^/]+\.psk))(?:/.*)?|/(?:run|var/lib)/wgnet(?:/.*)?"
+)
+# The folders on the way there.
+_FOLDERS = (
+    r"/(?:etc|run)(?:/systemd(?:/network|/system)?|/NetworkManager(?:/system-connections)?|/sysctl\.d|/wireguard|/wgnet)?"
+    r"|/var(?:/lib)?"
+)
+
+
+def check_key_files(fleet: Fleet, diagnostics: Diagnostics) -> None:
+    """No host keeps its private key where wgnet writes another file, nor two keys in one file."""
+    for routing in fleet.routings:
+        for host in routing.topology.hosts:
+            if host.private_key.kind != "file" or "private-key" not in host.nodes:
+                continue  # compiling the patterns takes as long as checking a small file
+            path = host.private_key.name
+            if re.fullmatch(_OWN_FILES, path) or re.fullmatch(_FOLDERS, path):
+                diagnostics.report(
+                    codes.BAD_PATH,
+                    f"'{path}' of '{host.name}' is no place for a key: wgnet has files of its own there",
+                    host.place("private-key"),
+                    help="keep the key in /etc/wgnet, in a file whose name ends in '.key'",
+                )
+    for name in fleet.host_names() if len(fleet.routings) > 1 else ():
+        first: dict[str, Host] = {}
+        for _, host in fleet.appearances(name):
+            other = first.setdefault(host.private_key.name, host) if host.private_key.kind == "file" else host
+            if other is not host and host.public_key and other.public_key and host.public_key != other.public_key:
+                diagnostics.report(
+                    codes.BAD_PATH,
+                    f"two networks keep different keys of '{name}' in '{host.private_key.name}'",
+                    Label(host.place("private-key"), "again here"),
+                    Label(other.place("private-key"), "first here"),
+                    help="give each key a file of its own, or both networks the same public key",
+                )
 
 
 def check_network_names(fleet: Fleet, diagnostics: Diagnostics) -> None:

@@ -45,6 +45,7 @@ def check_topology(topology: Topology, diagnostics: Diagnostics, *, missing_keys
 def check_fleet(networks: Fleet, diagnostics: Diagnostics) -> None:
     """Check what several files say of one host; the files have no errors of their own."""
     fleet.check_network_names(networks, diagnostics)
+    fleet.check_key_files(networks, diagnostics)
     fleet.check_collisions(networks, diagnostics)
     if not diagnostics.has_errors:
         nesting.check_nested_loops(networks, diagnostics)

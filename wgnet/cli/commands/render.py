@@ -71,7 +71,8 @@ class _Rendering:
 
     def artifacts(self, name: str) -> list[Artifact]:
         """Return one host's files; what they lack of secrets is a warning each."""
-        return [artifact for plan in self.plans(name) for artifact in self._interface(plan, self.context.diagnostics)]
+        plans = self.plans(name)
+        return _once([each for plan in plans for each in self._interface(plan, self.context.diagnostics)])
 
     def plans(self, name: str) -> tuple[InterfacePlan, ...]:
         return self.fleet.plan_host(name).interfaces
@@ -94,7 +95,7 @@ class _Rendering:
                         absent.setdefault(diagnostic.code, []).append(plan.host)
                     else:
                         self.context.diagnostics.items.append(diagnostic)
-            yield name, artifacts
+            yield name, _once(artifacts)
         for code, hosts in absent.items():
             self.context.diagnostics.report(
                 code,
@@ -102,6 +103,16 @@ class _Rendering:
                 hosts[0].span,
                 help=("give the key store with `--keys DIR`", "run `wgnet render --system` on the host itself"),
             )
+
+
+def _once(artifacts: list[Artifact]) -> list[Artifact]:
+    """Leave out a file that two networks of a host share, which a private key may be."""
+    first: dict[str, Artifact] = {}
+    return [
+        each
+        for each in artifacts
+        if first.setdefault(each.path, each) is each or each.content != first[each.path].content
+    ]
 
 
 #: The warnings that nearly every host draws where no key store is given.
