@@ -114,7 +114,8 @@ class _Place:
 
     def __init__(self, directory: Path) -> None:
         self.shown = str(directory)
-        self.path = os.path.realpath(directory)
+        with naming(self.shown):  # the working directory may be gone
+            self.path = os.path.realpath(directory)
         parent, self.name = os.path.split(self.path)
         self.parent_path = parent
         self.parent = -1

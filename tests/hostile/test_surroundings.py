@@ -1,0 +1,61 @@
+"""Surroundings that are not as a program expects them: no working directory, no room for a file, odd arguments."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+from cli.command import OFFICE, PROGRAM, Result, environment, wgnet
+
+
+def without_folder(tmp_path: Path, *arguments: str) -> Result:
+    """Run one command line in a folder that is gone."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    (tmp_path / "t.yaml").write_text(OFFICE)
+    command = ["sh", "-c", 'rmdir ../gone && exec "$@"', "sh", *PROGRAM, *arguments]
+    done = subprocess.run(command, cwd=gone, env=environment(), capture_output=True, text=True, check=False)
+    return Result(status=done.returncode, out=done.stdout, err=done.stderr)
+
+
+def test_a_render_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    done = without_folder(tmp_path, "render", f"{tmp_path}/t.yaml", "--diagnostics", "concise")
+    assert (done.status, done.out) == (6, "")
+    assert "error[WG6001] cannot write 'rendered': no such file or directory" in done.err
+
+
+def test_an_export_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(OFFICE.replace("    public-key", "    x-key"))
+    assert wgnet("keys", "generate", "t.yaml", "--keys", "keys", cwd=tmp_path).status == 0
+    topology = (tmp_path / "t.yaml").read_text()
+    arguments = ("keys", "export", "fra", "-f", f"{tmp_path}/u.yaml", "--keys", f"{tmp_path}/keys", "-o", "out")
+    (tmp_path / "u.yaml").write_text(topology)
+    done = without_folder(tmp_path, *arguments)
+    assert (done.status, done.out) == (6, "")
+    assert "error[WG6001]: cannot write 'out': no such file or directory" in done.err
+
+
+@pytest.mark.parametrize("largest", [0, 1, 100, 500])
+def test_a_limit_on_the_size_of_files_leaves_nothing(tmp_path: Path, largest: int) -> None:
+    (tmp_path / "t.yaml").write_text(OFFICE)
+
+    def limit() -> None:
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    done = subprocess.run(
+        [*PROGRAM, "render", "t.yaml", "--diagnostics", "concise"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (6, "")
+    assert ": file too large; nothing was changed" in done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.yaml"]
