@@ -28,7 +28,8 @@ def _passphrase(context: Context, new: bool) -> Callable[[], bytes]:
                 with Path(file).open("rb") as stream:
                     return stream.readline(4096).rstrip(b"\r\n")
             except OSError as error:
-                context.diagnostics.report(codes.PASSPHRASE, f"passphrase file '{file}': {system_reason(error)}")
+                reason = system_reason(error)
+                context.diagnostics.report(codes.PASSPHRASE, f"passphrase file '{file}' cannot be read: {reason}")
                 return b""
         if not sys.stdin.isatty():
             context.diagnostics.report(

@@ -41,7 +41,7 @@ class SecretFinder:
         key = where = None
         if self.store is not None:
             key = self.store.private_key(plan.network, plan.host.name, diagnostics)
-            where = f"the key store's key of '{plan.host.name}'"
+            where = str(self.store.host_path(plan.network, plan.host.name))
         if key is None and self.root is not None and source.kind == "file":
             key = read_host_private_key(self.root, PurePosixPath(source.name), diagnostics)
             where = source.name

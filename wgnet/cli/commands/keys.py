@@ -137,7 +137,7 @@ def _generate_here(context: Context, fleet: Fleet) -> int:
     for planner, host in appearances:
         topology = planner.routing.topology
         if host.private_key.kind != "file":
-            context.output.line(f"{topology.name}: the key of '{name}' is no file")
+            context.output.line(f"{topology.name}: the private key of '{name}' is not kept in a file")
             continue
         path = PurePosixPath(host.private_key.name)
         key = read_host_private_key(context.root, path, context.diagnostics)

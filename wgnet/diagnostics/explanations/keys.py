@@ -10,7 +10,7 @@ PAGES = (
         code=codes.NO_PUBLIC_KEY,
         meaning=(
             "A host has no `public-key`, so no peer can be told whom to expect. `wgnet check` only notes it, since a "
-            "topology is often written before its keys; `render`, `plan` and `apply` cannot go on without it."
+            "topology is often written before its keys; `render` cannot go on without it."
         ),
         way_out=(
             "Run `wgnet keys generate`, which makes the missing key pairs in the key store or on this host and writes "
@@ -46,9 +46,9 @@ PAGES = (
     Explanation(
         code=codes.PRIVATE_KEY_ABSENT,
         meaning=(
-            "The host's private key is not at hand here, so its file is written without one. For networkd that is as "
-            "it should be: the file names the key's place on the host. Under other managers the tunnel cannot start "
-            "until the key is added."
+            "The host's private key is not at hand here, so its file is written without one, and the tunnel cannot "
+            "start until the key is added. NetworkManager and wg-quick want the key in the file itself; networkd's "
+            "file names the key's place on the host, and draws no warning."
         ),
         way_out=(
             "Name the key store with `--keys`, or run `wgnet render --system` on the host itself, where its key lies "

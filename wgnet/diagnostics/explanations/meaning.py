@@ -320,7 +320,8 @@ PAGES = (
         meaning=(
             "Two networks would use the same firewall mark on one host. The mark tells the tunnel's own packets from "
             "those that are to enter it, and numbers the routing table of the exit node, so with one mark for both "
-            "each network would take the other's packets for its own."
+            "each network would take the other's packets for its own. So it is where the mark that an exit node needs "
+            "is the number that the other network gives as its `table`."
         ),
         example=_both(_fra("firewall-mark: 51820"), change(_LAB, ("  fra:\n", "  fra:\n    firewall-mark: 51820\n"))),
         fixed=_both(_fra("firewall-mark: 51820"), change(_LAB, ("  fra:\n", "  fra:\n    firewall-mark: 51821\n"))),
@@ -457,8 +458,8 @@ PAGES = (
     Explanation(
         code=codes.DNS_UNREACHABLE,
         meaning=(
-            "A DNS server has an address of the network, or of a subnet that is advertised in it, and this host has "
-            "no path to it. Its queries would be lost, and with an exit node nothing would resolve at all."
+            "A DNS server has an address inside the network's subnets, and no host has the address, or this one has no "
+            "path to it. Its queries would be lost, and with an exit node nothing would resolve at all."
         ),
         example=change(OFFICE, ("hosts:\n", "  dns: {servers: [10.80.0.53], search: [corp.example.com]}\nhosts:\n")),
         fixed=change(OFFICE, ("hosts:\n", "  dns: {servers: [10.80.0.1], search: [corp.example.com]}\nhosts:\n")),

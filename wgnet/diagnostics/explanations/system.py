@@ -52,7 +52,8 @@ PAGES = (
         code=codes.UNKNOWN_HOST_ARGUMENT,
         meaning=(
             "The host that was named with `--host`, stands in /etc/wgnet/host, or is this machine's short host name, "
-            "is in none of the topology files that were read. Hosts go by the names that they have under `hosts`."
+            "is in none of the topology files that were read, or is disabled or external there, so nothing is made for "
+            "it. Hosts go by the names that they have under `hosts`."
         ),
         way_out=(
             "Check the spelling and the list of files. If the machine has another name than in the topology, write "
