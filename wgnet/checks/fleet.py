@@ -39,10 +39,15 @@ def check_key_files(fleet: Fleet, diagnostics: Diagnostics) -> None:
                     help="keep the key in /etc/wgnet, in a file whose name ends in '.key'",
                 )
     for name in fleet.host_names() if len(fleet.routings) > 1 else ():
-        first: dict[str, Host] = {}
-        for _, host in fleet.appearances(name):
-            other = first.setdefault(host.private_key.name, host) if host.private_key.kind == "file" else host
-            if other is not host and host.public_key and other.public_key and host.public_key != other.public_key:
+        first: dict[str, tuple[str, Host]] = {}
+        for planner, host in fleet.appearances(name):
+            if host.private_key.kind != "file":
+                continue
+            network = planner.routing.topology.name
+            other_network, other = first.setdefault(host.private_key.name, (network, host))
+            if network == other_network:
+                continue  # itself, or two networks of one name, which is reported as that
+            if host.public_key and other.public_key and host.public_key != other.public_key:
                 diagnostics.report(
                     codes.BAD_PATH,
                     f"two networks keep different keys of '{name}' in '{host.private_key.name}'",
