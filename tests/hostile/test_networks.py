@@ -46,6 +46,38 @@ def test_an_isolating_hub_whose_spokes_have_no_prefix_has_no_rule() -> None:
     assert plan.rules == ()
 
 
+PROVIDER = text_of("""
+    network: {name: o, subnets: [10.80.0.0/24]}
+    peering: {hub: provider, isolate: true}
+    hosts:
+      provider: {manager: external, addresses: [10.80.0.1], endpoint: provider.example, advertise: [0.0.0.0/0]}
+      one: {addresses: [10.80.0.2], exit-node: provider, bypass: ["::/0"]}
+      two: {addresses: [10.80.0.3], exit-node: provider, bypass: ["::/0"]}
+    expect: [{from: one, to: two, reachable: false}]
+""")
+
+
+def test_an_external_hub_must_refuse_by_itself_what_its_spokes_would_take() -> None:
+    (found,) = problems(PROVIDER)
+    assert (found.code.name, found.severity.value) == ("WG4001", "warning")
+    assert places(found) == [place_of(PROVIDER, "true"), place_of(PROVIDER, "external")]
+    around = PROVIDER.replace("0.0.0.0/0]", "10.0.0.0/8]").replace('exit-node: provider, bypass: ["::/0"]', "mtu: 1400")
+    assert codes_of(around) == ["WG4001"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("isolate: true", "isolate: false"),
+        ("manager: external, ", ""),
+        # AllowedIPs name single hosts, none of them another spoke.
+        ('exit-node: provider, bypass: ["::/0"]', "mtu: 1400"),
+    ],
+)
+def test_hubs_that_need_not(change: tuple[str, str]) -> None:
+    assert codes_of(PROVIDER.replace(*change).split("expect:")[0]) == []
+
+
 # --- several networks on one host ------------------------------------------------------------------------------------
 
 OUTER = text_of("""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics, Label
+from wgnet.diagnostics.severity import Severity
 from wgnet.diagnostics.span import Span
 from wgnet.diagnostics.words import quote_names
 from wgnet.model.topology import TABLE_MAIN, Host, RuleKind, Topology
@@ -71,6 +72,28 @@ def check_any_allowed(routing: Routing, diagnostics: Diagnostics) -> None:
                     Label(rule.key_place("allowed-ips") or host.span),
                     Label(host.span),
                     help="put each such link into a topology file, and so an interface, of its own",
+                )
+
+
+def check_external_isolation(routing: Routing, diagnostics: Diagnostics) -> None:
+    """Warn of an isolating hub that wgnet renders nothing for, where the spokes' AllowedIPs do not keep them apart.
+
+    They let in all that comes from an exit node, or from inside an advertised subnet around the network's own.
+    """
+    for rule in routing.topology.rules:
+        hubs = [hub for hub in rule.hubs if rule.isolate and hub.manager is Manager.EXTERNAL]
+        for hub in hubs:
+            wide = routing.around >> routing.links.rank[hub.name] & 1
+            open_ = [spoke for spoke in rule.spokes if wide or (spoke.exit_node == hub.name and hub.offers)]
+            if open_ and len(rule.spokes) > 1:
+                diagnostics.report(
+                    codes.MANAGER_CANNOT,
+                    f"the external hub '{hub.name}' itself must keep its spokes apart: "
+                    f"{quote_names(host.name for host in open_)} would take from it what comes from another",
+                    Label(rule.key_place("isolate") or hub.span),
+                    Label(hub.place("manager"), "wgnet writes nothing for it"),
+                    help=f"see to it that '{hub.name}' refuses packets from spoke to spoke",
+                    severity=Severity.WARNING,
                 )
 
 

@@ -31,6 +31,7 @@ def check_topology(topology: Topology, diagnostics: Diagnostics, *, missing_keys
     routing = Routing.of(topology)
     peering.check_handshakes(routing, diagnostics)
     peering.check_any_allowed(routing, diagnostics)
+    peering.check_external_isolation(routing, diagnostics)
     peering.check_exit_nodes(routing, diagnostics)
     peering.check_exit_node_rings(topology, diagnostics)
     peering.check_endpoint_loops(routing, diagnostics)
