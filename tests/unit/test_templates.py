@@ -53,10 +53,12 @@ def test_package_templates_are_found(tmp_path: Path) -> None:
 
 
 def test_package_templates_of_an_installed_package_are_found(tmp_path: Path) -> None:
-    checkout = Path(wgnet.__file__).parent
+    package = Path(wgnet.__file__).parent
     installed = tmp_path / "wgnet"
-    shutil.copytree(checkout, installed, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(checkout.parent / "templates", installed / "templates")
+    shutil.copytree(package, installed, ignore=shutil.ignore_patterns("__pycache__"))
+    # A checkout has beside the package what the wheel carries inside of it; the wheel itself has nothing beside.
+    if not (installed / "templates").exists():
+        shutil.copytree(package.parent / "templates", installed / "templates")
     (installed / "templates/header.j2").write_text("installed {{ host }}")
     code = "from wgnet.managers.templates import Templates; print(Templates().render('header.j2', host='fra'))"
     done = subprocess.run([sys.executable, "-P", "-c", code], env={"PYTHONPATH": str(tmp_path)}, capture_output=True)
