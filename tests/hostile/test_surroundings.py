@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 from pathlib import Path
@@ -59,3 +60,36 @@ def test_a_limit_on_the_size_of_files_leaves_nothing(tmp_path: Path, largest: in
     assert (done.returncode, done.stdout) == (6, "")
     assert ": file too large; nothing was changed" in done.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["t.yaml"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_template_that_is_no_file(tmp_path: Path, kind: str) -> None:
+    template = tmp_path / "image/etc/wgnet/templates/networkd/netdev.j2"
+    template.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(template)
+    else:
+        template.mkdir()
+    (tmp_path / "t.yaml").write_text(OFFICE)
+    done = wgnet("render", "t.yaml", "--root", "image", "--diagnostics", "concise", cwd=tmp_path, timeout=20)
+    assert (done.status, done.out) == (1, "")
+    assert "error[WG6006] template 'image/etc/wgnet/templates/networkd/netdev.j2': " in done.err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_a_name_of_the_host_that_is_no_file(tmp_path: Path, kind: str) -> None:
+    name = tmp_path / "image/etc/wgnet/host"
+    name.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(name)
+    elif kind == "folder":
+        name.mkdir()
+    else:
+        name.symlink_to("/dev/zero")
+    (tmp_path / "t.yaml").write_text(OFFICE)
+    done = wgnet(
+        "render", "t.yaml", "--system", "--root", "image", "--diagnostics", "concise", cwd=tmp_path, timeout=20
+    )
+    assert done.status in (1, 6)
+    assert "error[WG6005]" in done.err
+    assert done.err.isprintable() or all(line.isprintable() for line in done.err.splitlines())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 
 from wgnet.cli.context import Context
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import system_reason
+
+#: How much is read of the file that names the host, in bytes: a line.
+MAX_NAME = 4096
 
 
 def this_host(context: Context, given: Sequence[str]) -> str | None:
@@ -19,7 +23,9 @@ def this_host(context: Context, given: Sequence[str]) -> str | None:
         return given[0]
     path = context.root / "etc/wgnet/host"
     try:
-        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        # Opening a pipe that nobody writes to would wait for ever; reading one is the end of the file at once.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as stream:
+            text = stream.read(MAX_NAME).decode("utf-8", "replace").strip()
     except FileNotFoundError:
         text = ""
     except OSError as error:

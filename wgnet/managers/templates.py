@@ -6,6 +6,8 @@ stand in for whatever a person's own folder does not have. Besides template file
 
 from __future__ import annotations
 
+import os
+import stat
 from functools import cache
 
 from wgnet.diagnostics import codes
@@ -153,7 +155,11 @@ def _package_folder() -> Path:
 def _read_own(path: Path) -> str | None:
     """Return a person's template, or None where there is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        # Opening a pipe that nobody writes to would wait for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), encoding="utf-8") as stream:
+            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return stream.read()
+        message = "expected a file"
     except FileNotFoundError:
         if not path.is_symlink():
             return None
