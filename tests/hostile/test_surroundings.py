@@ -93,3 +93,25 @@ def test_a_name_of_the_host_that_is_no_file(tmp_path: Path, kind: str) -> None:
     assert done.status in (1, 6)
     assert "error[WG6005]" in done.err
     assert done.err.isprintable() or all(line.isprintable() for line in done.err.splitlines())
+
+
+def test_no_name_on_the_command_line_drives_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(OFFICE.replace("    public-key", "    x-key"))
+    name = "\x1b[31m\x9b2J\u202e"
+    for arguments in (
+        ("init", name),
+        ("explain", name),
+        ("keys", "generate", "t.yaml", "--keys", f"{name}keys"),
+        ("keys", "export", "fra", "-f", "t.yaml", "--keys", f"{name}keys", "-o", f"{name}out"),
+        ("render", "t.yaml", "--keys", f"{name}keys", "-o", f"{name}rendered"),
+        ("render", "t.yaml", "--keys", f"{name}keys", "-o", f"{name}rendered", "--host", name),
+        ("show", name, "-f", "t.yaml"),
+        ("diff", f"{name}none", "t.yaml"),
+        ("check", f"{name}none"),
+    ):
+        done = wgnet(*arguments, cwd=tmp_path)
+        said = done.out + done.err
+        assert said
+        assert all(line.isprintable() for line in said.splitlines()), (arguments, said)
+        assert "\u202e" not in said
+        assert r"\x1b[31m\x9b2J\u202e" in said

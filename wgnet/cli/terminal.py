@@ -97,14 +97,14 @@ class Output:
             self._lost(error)
 
     def line(self, text: str = "") -> None:
-        """Write a line of the result to stdout."""
-        self.write(f"{text}\n")
+        """Write a line of the result to stdout, or several; what a terminal would obey in it is shown as escapes."""
+        self.write(f"{_visible(text)}\n")
 
     def error(self, text: str) -> None:
         """Write a line to stderr, after what stdout was given so far."""
         self._clear_progress()
         self.flush()
-        self._write_error(f"{text}\n")
+        self._write_error(f"{_visible(text)}\n")
 
     def diagnostics(self, diagnostics: Diagnostics, output_format: str = "full", *, result: bool = False) -> None:
         """Print diagnostics to stderr, or to stdout where they are the result (`check`)."""
@@ -173,6 +173,16 @@ class Output:
     def _clear_progress(self) -> None:
         if self._progress is not None:
             self._progress.clear()
+
+
+def _visible(text: str) -> str:
+    """Escape each line of a text: a name from the command line or a folder may hold anything."""
+    lines = text.split("\n")
+    if all(map(str.isprintable, lines)):
+        return text
+    from wgnet.diagnostics.escape import escape  # its patterns take a while to compile
+
+    return "\n".join(map(escape, lines))
 
 
 def _redirect_to_null(stream: TextIO) -> None:
