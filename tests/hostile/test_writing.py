@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from hostile.tracing import in_child, start_child, trace
+from realparsers import require_root
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -547,8 +548,7 @@ def test_a_render_into_a_folder_whose_parent_is_not_ours_goes_through_the_journa
 
 
 def test_files_of_another_user_stay_in_a_folder_of_ours() -> None:
-    if os.geteuid() != 0:
-        pytest.fail("needs root, to own a file beside another user's")
+    require_root("needs root, to own a file beside another user's")
 
     def prepare(place: Path) -> None:
         (place / "mine" / "out").mkdir()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realparsers.sandbox import SandboxError, accounts, enter, is_root, root_of, run_command
+from realparsers.sandbox import SandboxError, accounts, enter, is_root, require_root, root_of, run_command
 
 _CONNECTIONS = "etc/NetworkManager/system-connections"
 
@@ -168,11 +168,10 @@ class Loaded:
 def load_keyfiles(tree: Path, *, version: str = "installed") -> Loaded:
     """Start the real NetworkManager over a tree's keyfiles; return the profiles that it read, and its complaints.
 
-    It keeps owner and mode of the files, and judges them. Needs root: NetworkManager does not start without. Raises
-    SandboxError where it does not start.
+    It keeps owner and mode of the files, and judges them. A test that is not root's ends here. Raises SandboxError
+    where NetworkManager does not start.
     """
-    if not is_root():
-        raise SandboxError("NetworkManager starts as root only")
+    require_root("NetworkManager starts as root only")
     answer = enter(
         {
             "what": "networkmanager",

@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
 from fetch_managers import SUITES, suite_root
 
 #: Names of versions that the lint functions take: this machine's own, and what `fetch_managers.py` fetched.
@@ -81,6 +82,15 @@ def _codename() -> str:
 def is_root() -> bool:
     """Tell whether owners can be set and daemons drop to their own users."""
     return os.geteuid() == 0
+
+
+def require_root(why: str) -> None:
+    """Let only root go on with a test: others skip it, but in continuous integration (`CI` set) they fail it."""
+    if is_root():
+        return
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    pytest.skip(why)
 
 
 def accounts() -> dict[str, str]:

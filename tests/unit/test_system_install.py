@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import pytest
+from realparsers import require_root
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -348,8 +349,7 @@ def test_an_error_that_cannot_be_undone_leaves_its_journal(tmp_path: Path, monke
 
 
 def test_owners_come_from_the_image(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.fail("needs root, whose files alone have another owner")
+    require_root("needs root, whose files alone have another owner")
     report = write(tmp_path, [file("n", group="systemd-network")], expect=[codes.GROUP_MISSING])
     assert report is not None
     assert (tmp_path / NETDEV[1:]).stat().st_gid == 0

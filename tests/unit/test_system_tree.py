@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from realparsers import require_root
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -336,8 +337,7 @@ def test_a_damaged_manifest(out: Path, text: bytes) -> None:
 
 
 def test_a_group_that_does_not_exist_is_said_once(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if os.geteuid() != 0:
-        pytest.fail("needs root, whose files alone have another owner")
+    require_root("needs root, whose files alone have another owner")
     hosts = {h: [file("f", group="wgnet-no-such-group")] for h in ("fra", "ams")}
     report = write(out, hosts, expect=[codes.GROUP_MISSING])
     assert report is not None
