@@ -74,7 +74,7 @@ def store_of(fleet: Fleet, folder: Path) -> Path:
 def render(texts: Mapping[str, str], folder: Path, only: frozenset[str] | None = None) -> Tree:
     """Render the hosts of some topologies with a key store made below `folder`."""
     fleet, diagnostics = read_fleet(texts)
-    assert [item.message for item in diagnostics] == []
+    assert not diagnostics.has_errors  # of an example as it is written, test_examples.py wants no word at all
     secrets = SecretFinder(store=KeyStore(store_of(fleet, folder / "store")))
     managers = Managers(Templates())
     tree = Tree()

@@ -25,9 +25,13 @@ def test_table(office: Path) -> None:
         "  allowed ips    10.80.0.0/24, 192.168.10.0/24\n"
         "  keepalive      every 25 s\n"
         "  preshared key  derived",
-        "routes:\n  192.168.10.0/24 dev wg0 metric 2000",
-        "firewall:\n  let in UDP port 51820\n",
+        "routes:\n  192.168.10.0/24 dev wg0 metric 2000\n",
     ]
+
+
+def test_firewall_lets_in_those_who_have_to_call(office: Path) -> None:
+    done = wgnet("show", "fra", "-f", "office.yaml", cwd=office)
+    assert "firewall:\n  let in UDP port 51820\n" in done.out
 
 
 def test_json(office: Path) -> None:

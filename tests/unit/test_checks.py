@@ -326,6 +326,17 @@ CASES: list[tuple[str, str, str]] = [
             "nyc: {addresses: [10.80.0.2], exit-node: fra, bypass: ['::/0']}"
         ),
     ),
+    (
+        "WG3039",
+        network(
+            "fra: {addresses: [10.80.0.1], endpoint: ⟦vpn.corp.example⟧}\nnyc: {addresses: [10.80.0.2]}",
+            inside=", dns: ⟪{servers: [10.80.0.1], search: [corp.example]}⟫",
+        ),
+        network(
+            "fra: {addresses: [10.80.0.1], endpoint: vpn.example}\nnyc: {addresses: [10.80.0.2]}",
+            inside=", dns: {servers: [10.80.0.1], search: [corp.example]}",
+        ),
+    ),
     (  # on one local network, since an endpoint for the world would draw WG3024 too
         "WG3038",
         network(

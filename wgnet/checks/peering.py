@@ -12,8 +12,7 @@ from wgnet.diagnostics.diagnostic import Diagnostics, Label
 from wgnet.diagnostics.severity import Severity
 from wgnet.diagnostics.span import Span
 from wgnet.diagnostics.words import quote_names
-from wgnet.model.topology import TABLE_MAIN, Host, RuleKind, Topology
-from wgnet.plan.derive import plan_dns
+from wgnet.model.topology import TABLE_MAIN, Host, Rule, RuleKind, Topology
 from wgnet.routing.allowed_ips import Routing
 from wgnet.routing.links import MAX_LINKS, bits, count_pairs, same_site
 from wgnet.routing.prefixes import DEFAULT_ROUTES, PrefixMap
@@ -40,20 +39,28 @@ def check_size(topology: Topology, diagnostics: Diagnostics) -> bool:
 
 
 def check_handshakes(routing: Routing, diagnostics: Diagnostics) -> None:
-    """A pair of a hub or link rule has an endpoint on one side at least."""
+    """A pair of a hub or link rule has an endpoint on one side at least; a hub's pairs are told together."""
+    silent: dict[tuple[int, Rule], list[Host]] = {}
     for one, two, rule in routing.links.silent:
-        first, second = routing.links.hosts[one], routing.links.hosts[two]
         stronger = routing.links.rules[one].get(two)
         if stronger is not None and (stronger.kind > rule.kind or stronger.kind is not RuleKind.MESH):
             continue  # another rule of the same or a greater strength links the pair
+        silent.setdefault((one, rule), []).append(routing.links.hosts[two])
+    for (one, rule), others in silent.items():
+        first, second = routing.links.hosts[one], others[0]
         place = rule.place
+        which = (
+            "neither has an endpoint" if len(others) == 1 else f"'{first.name}' has no endpoint, nor has any of them"
+        )
         diagnostics.report(
             codes.NO_HANDSHAKE,
-            f"'{first.name}' and '{second.name}' cannot start a handshake: neither has an endpoint",
+            f"'{first.name}' and {_names(others)} cannot start a handshake: {which}",
             Label(first.span, "no endpoint"),
             Label(second.span, "no endpoint"),
             *([Label(place, "the rule that links them")] if place is not None else []),
-            help="give one of them an `endpoint`, or both a `site` and one a `site-endpoint`",
+            help="give one of them an `endpoint`, or both a `site` and one a `site-endpoint`"
+            if len(others) == 1
+            else f"give '{first.name}' an `endpoint`",
         )
 
 
@@ -101,11 +108,13 @@ def check_exit_nodes(routing: Routing, diagnostics: Diagnostics) -> None:
     """An exit node is a direct peer and offers a default route; say what would not go through it."""
     topology = routing.topology
     for host in topology.hosts:
-        if host.exit_node is None or host.disabled:
+        if host.exit_node is None or host.disabled or host.is_bad("addresses"):
             continue
         node = topology.by_name.get(host.exit_node)
         if node is None:
             continue  # written, but could not be decoded
+        if node.is_bad("advertise"):
+            continue
         place = host.place("exit-node")
         rule = None if node is host else routing.links.rule(host, node)
         if rule is None:
@@ -218,7 +227,7 @@ def _check_loop(
     for user in users:
         if user.manager is Manager.EXTERNAL or user.table != TABLE_MAIN:
             continue
-        prefix = _routed_on(routing, user, address)
+        prefix = routed_on(routing, user, address)
         if prefix is None:
             continue
         topology = routing.topology
@@ -238,7 +247,7 @@ def _check_loop(
         return
 
 
-def _routed_on(routing: Routing, user: Host, address: Address) -> Prefix | None:
+def routed_on(routing: Routing, user: Host, address: Address) -> Prefix | None:
     """Return the prefix by which `user` would send packets to `address` into the tunnel, or None."""
     best: Prefix | None = None
     tables: list[tuple[Prefix, ...]] = [tuple(interface.network for interface in user.addresses)]
@@ -263,11 +272,14 @@ def check_reach(routing: Routing, diagnostics: Diagnostics) -> None:
     A pair that isolation keeps apart is meant to be apart.
     """
     paths, links = routing.paths, routing.links
+    lonely = _check_lonely(routing, diagnostics)
     cut_off: dict[int, int] = {}
     for rank, host in enumerate(links.hosts):
+        if lonely >> rank & 1:
+            continue
         view = paths.view(host)
         missing = paths.everyone & ~view.reached & ~view.blocked & ~(1 << rank)
-        missing &= ~_without_common_version(routing, host)
+        missing &= ~_without_common_version(routing, host) & ~lonely
         if missing:
             cut_off[missing | 1 << rank] = cut_off.get(missing | 1 << rank, 0) | 1 << rank
     told = 0
@@ -288,6 +300,36 @@ def check_reach(routing: Routing, diagnostics: Diagnostics) -> None:
             *([Label(second.span)] if second is not first else []),
             help=_reach_help(routing, first, second),
         )
+
+
+def _check_lonely(routing: Routing, diagnostics: Diagnostics) -> int:
+    """Warn of each host that has no peer at all, and return them as bits: nothing else need be said of them."""
+    links, topology = routing.links, routing.topology
+    if len(links.hosts) < 2:
+        return 0
+    named = {host for rule in topology.rules for host in (*rule.members, *rule.hubs, *rule.spokes)}
+    lonely = 0
+    for rank, host in enumerate(links.hosts):
+        if links.masks[rank]:
+            continue
+        lonely |= 1 << rank
+        rules = topology.spec.nodes.get("peering")
+        if host in named:
+            diagnostics.report(
+                codes.UNREACHABLE_PAIR,
+                f"'{host.name}' has no peer: neither it nor a host that a rule links it with has an endpoint",
+                host.span,
+                help="give it an `endpoint`, or link it with a host that has one",
+            )
+        else:
+            diagnostics.report(
+                codes.UNREACHABLE_PAIR,
+                f"'{host.name}' has no peer: no rule of 'peering' names it",
+                Label(host.span),
+                *([] if rules is None else [Label(rules.span, "the rules")]),
+                help="add it to a rule: to the `spokes` of a hub, say",
+            )
+    return lonely
 
 
 def _reach_help(routing: Routing, one: Host, two: Host) -> str:
@@ -349,25 +391,3 @@ def _check_version_reach(routing: Routing, rank: int, diagnostics: Diagnostics) 
                 Label(routing.topology.network_place("subnets")),
                 help=f"give the network a subnet of IPv{version}, and the hosts addresses in it",
             )
-
-
-def check_dns(routing: Routing, diagnostics: Diagnostics) -> None:
-    """Warn of a DNS server inside the network that a host which asks it has no path to."""
-    topology, links = routing.topology, routing.links
-    owners = {address.ip: host for host in links.hosts for address in host.addresses}
-    unreachable: dict[Address, list[Host]] = {}
-    for host in links.hosts:
-        if host.manager is Manager.EXTERNAL:
-            continue
-        dns = plan_dns(topology, host, host.exit_node is not None)
-        for server in dns.servers if dns is not None else ():
-            if not any(server in subnet for subnet in topology.subnets if subnet.version == server.version):
-                continue
-            owner = owners.get(server)
-            if owner is None or not routing.paths.view(host).reached >> links.rank[owner.name] & 1:
-                unreachable.setdefault(server, []).append(host)
-    for server, hosts in unreachable.items():
-        first = hosts[0]
-        place = first.place("dns") if "dns" in first.nodes else topology.network_place("dns")
-        why = "no host has the address" if server not in owners else f"{_names(hosts)} cannot reach it"
-        diagnostics.report(codes.DNS_UNREACHABLE, f"DNS server {server} is not reachable: {why}", place)

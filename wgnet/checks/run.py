@@ -5,7 +5,7 @@ What only makes sense once the rules and names are sound (paths, expectations) i
 
 from __future__ import annotations
 
-from wgnet.checks import expect, fleet, identity, nesting, peering
+from wgnet.checks import dns, expect, fleet, identity, nesting, peering
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
 from wgnet.model.topology import Topology
@@ -38,7 +38,8 @@ def check_topology(topology: Topology, diagnostics: Diagnostics, *, missing_keys
     if not diagnostics.has_errors:
         peering.check_reach(routing, diagnostics)
         peering.check_advertised_reach(routing, diagnostics)
-        peering.check_dns(routing, diagnostics)
+        dns.check_dns(routing, diagnostics)
+        dns.check_dns_endpoints(routing, diagnostics)
         expect.check_expectations(routing, diagnostics)
     return routing
 

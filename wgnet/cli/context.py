@@ -46,11 +46,14 @@ class Context:
         """The topology files that the command line names."""
         return [*getattr(self.options, "files", []), *getattr(self.options, "more_files", [])]
 
-    def read_fleet(self, *, missing_keys: Severity = Severity.ERROR) -> Fleet | None:
-        """Read and check the command's topology files, or the system's; None when there are errors."""
+    def read_fleet(self, *, missing_keys: Severity = Severity.ERROR, required: bool = True) -> Fleet | None:
+        """Read and check the command's topology files, or the system's; None when there are errors.
+
+        Unless one is `required`, no topology at all is a fleet without networks.
+        """
         from wgnet.cli.inputs import find_files, read_fleet
 
-        files = find_files(self.files, getattr(self.options, "root", "/"), self.diagnostics)
+        files = find_files(self.files, getattr(self.options, "root", "/"), self.diagnostics, required=required)
         if self.diagnostics.has_errors:
             return None
         return read_fleet(files, self.diagnostics, missing_keys=missing_keys)

@@ -23,10 +23,10 @@ from wgnet.syntax.events import MAX_BYTES
 SYSTEM_FOLDERS = ("etc/wgnet", "run/wgnet", "usr/local/lib/wgnet", "usr/lib/wgnet")
 
 
-def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics) -> list[str]:
+def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics, *, required: bool = True) -> list[str]:
     """Return the topology files to read: the arguments, else the system's below `root`.
 
-    Finding none at all is reported as an error.
+    Finding none at all is reported as an error, if one is `required`.
     """
     if arguments:
         return list(dict.fromkeys(arguments))
@@ -52,7 +52,7 @@ def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics) ->
             elif name.endswith(".yaml") and not name.startswith("."):
                 chosen.setdefault(name, path)
     files = [path for _, path in sorted(chosen.items()) if not _is_masked(path)]
-    if not files and not diagnostics.has_errors:
+    if not files and required and not diagnostics.has_errors:
         diagnostics.report(
             codes.NO_TOPOLOGY,
             f"there is no topology file (*.yaml) in {', '.join(repr(folder) for folder in folders)}",

@@ -20,8 +20,9 @@ def open_store(context: Context, *, must_exist: bool = True, encrypt: bool = Fal
     return KeyStore(Path(folder), _passphrase(context, encrypt), encrypt=encrypt, must_exist=must_exist)
 
 
-def _passphrase(context: Context, new: bool) -> Callable[[], bytes]:
-    def ask() -> bytes:
+def _passphrase(context: Context, new: bool) -> Callable[[], bytes | None]:
+    def ask() -> bytes | None:
+        """Return the passphrase, or None after reporting why there is none."""
         file = context.options.passphrase_file
         if file is not None:
             try:
@@ -30,20 +31,20 @@ def _passphrase(context: Context, new: bool) -> Callable[[], bytes]:
             except OSError as error:
                 reason = system_reason(error)
                 context.diagnostics.report(codes.PASSPHRASE, f"passphrase file '{file}' cannot be read: {reason}")
-                return b""
+                return None
         if not sys.stdin.isatty():
             context.diagnostics.report(
                 codes.PASSPHRASE,
                 "the key store has a passphrase, and there is no terminal to ask for it",
                 help="name a file that holds it: --passphrase-file FILE",
             )
-            return b""
+            return None
         import getpass
 
         first = getpass.getpass("Passphrase of the key store: ")
         if new and getpass.getpass("The same again: ") != first:
             context.diagnostics.report(codes.PASSPHRASE, "the two passphrases differ")
-            return b""
+            return None
         return first.encode()
 
     return ask

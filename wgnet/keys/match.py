@@ -30,6 +30,14 @@ def check_key_pair(
     public = private.public()
     if public in public_keys:
         return True
+    if private.reveal() in public_keys:
+        diagnostics.report(
+            codes.PRIVATE_KEY_IN_TOPOLOGY,
+            "the host's private key stands in the topology in the place of its public key",
+            at,
+            help="make a new key: this one is known to whoever read the file",
+        )
+        return False
     diagnostics.report(
         codes.KEY_MISMATCH,
         f"the private key in '{where}' does not belong to the host's public key",

@@ -59,6 +59,7 @@ class _Resolver:
         self.diagnostics = diagnostics
         self.hosts: dict[str, Host] = {}
         self.groups: dict[str, tuple[str, ...]] = {}
+        self.rules_known = not spec.peering_is_bad
 
     def resolve(self) -> Topology:
         self._check_names()
@@ -76,7 +77,7 @@ class _Resolver:
             groups={name: self._to_hosts(members) for name, members in self.groups.items()},
             rules=tuple(rules),
             expectations=tuple(self._expectations()),
-            rules_known=not self.spec.peering_is_bad,
+            rules_known=self.rules_known,
             spec=self.spec,
         )
 
@@ -324,7 +325,10 @@ class _Resolver:
             for names in (rule.mesh, rule.hub, rule.spokes):
                 named.update(self._quiet_names(names))
         unnamed = [name for name in self.spec.host_keys if name not in named]
+        before = len(self.diagnostics)
         rules = [self._rule(rule, unnamed, default_psk) for rule in self.spec.peering]
+        # With a rule less, every word about links and paths would be a guess.
+        self.rules_known = len(self.diagnostics) == before
         self._check_twice([rule for rule in rules if rule is not None and rule.kind is RuleKind.LINK])
         return [rule for rule in rules if rule is not None]
 

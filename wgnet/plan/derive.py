@@ -368,27 +368,29 @@ class Fleet:
     def __post_init__(self) -> None:
         self._planners = [Planner(routing) for routing in self.routings]
 
-    def host_names(self) -> list[str]:
-        """Return the names of all hosts that files are made for, in the order of the files."""
+    def host_names(self, *, external: bool = False) -> list[str]:
+        """Return the names of all hosts that files are made for, in the order of the files; external ones if asked."""
         names: dict[str, None] = {}
         for routing in self.routings:
             for host in routing.topology.hosts:
-                if not host.disabled and host.manager is not Manager.EXTERNAL:
+                if not host.disabled and (external or host.manager is not Manager.EXTERNAL):
                     names[host.name] = None
         return list(names)
 
-    def appearances(self, name: str) -> list[tuple[Planner, Host]]:
+    def appearances(self, name: str, *, external: bool = False) -> list[tuple[Planner, Host]]:
         """Return the networks that the host has an interface in, with its entry in each."""
         found = []
         for planner in self._planners:
             host = planner.routing.topology.by_name.get(name)
-            if host is not None and not host.disabled and host.manager is not Manager.EXTERNAL:
+            if host is None or host.disabled:
+                continue
+            if external or host.manager is not Manager.EXTERNAL:
                 found.append((planner, host))
         return found
 
-    def plan_host(self, name: str) -> HostPlan:
+    def plan_host(self, name: str, *, external: bool = False) -> HostPlan:
         """Derive the plan of one host over all networks; one that is in none has no interface."""
-        appearances = self.appearances(name)
+        appearances = self.appearances(name, external=external)
         rivals = rank_rivals([host for _, host in appearances])
         return HostPlan(
             name=name,

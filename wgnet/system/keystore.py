@@ -48,7 +48,7 @@ class KeyStore:
     def __init__(
         self,
         path: Path,
-        passphrase: Callable[[], bytes] | None = None,
+        passphrase: Callable[[], bytes | None] | None = None,
         *,
         encrypt: bool = False,
         must_exist: bool = True,
@@ -60,6 +60,7 @@ class KeyStore:
         self._encrypt = encrypt
         self._must_exist = must_exist
         self._answer: bytes | None = None
+        self._asked = False
         #: Whether the passphrase has opened a file, or may be used because there is none.
         self._proved = False
         #: Whether any file is encrypted; None until that was looked up.
@@ -226,8 +227,11 @@ class KeyStore:
                 "give the passphrase that the key store was made with",
             )
             return None
-        if self._answer is None:
+        if not self._asked:
+            self._asked = True
             self._answer = self._ask()
+        if self._answer is None:
+            return None
         if not store.is_usable_passphrase(self._answer):
             self._report_once(
                 diagnostics,

@@ -28,6 +28,7 @@ hosts:
   gateway:
     addresses: [10.80.0.1]
     endpoint: gateway.example.net   # where the others reach it; UDP port 51820 must be let in
+    # What is there must have a route back to 10.80.0.0/24, through the gateway; else add `masquerade: true`.
     advertise: [192.168.10.0/24]    # the local network behind it; remove the line if there is none
 
   laptop:                           # no endpoint: it may roam, and is learned from its traffic

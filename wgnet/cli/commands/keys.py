@@ -141,6 +141,16 @@ def _generate_here(context: Context, fleet: Fleet) -> int:
             continue
         path = PurePosixPath(host.private_key.name)
         key = read_host_private_key(context.root, path, context.diagnostics)
+        if key is None and host.public_key is not None and not context.failed:
+            context.diagnostics.report(
+                codes.KEY_STORE,
+                f"the topology has a public key of '{name}', but its private key is not in '{path}'",
+                host.place("public-key"),
+                help=(
+                    f"bring the private key here, with `wgnet keys export {name} --keys DIR` from the key store, say",
+                    "remove `public-key` from the topology to have a new pair made",
+                ),
+            )
         if key is None and not context.failed:
             mode, gid = 0o600, -1
             if host.manager is Manager.NETWORKD:
@@ -239,14 +249,16 @@ def _export(context: Context) -> int:
     fleet = context.read_fleet()
     if fleet is None:
         return context.status()
-    if options.host not in fleet.host_names():
-        report_unknown_host(context, options.host, fleet.host_names())
+    names = fleet.host_names(external=True)
+    if options.host not in names:
+        report_unknown_host(context, options.host, names)
         return context.status()
     finder = SecretFinder(store=open_store(context))
     artifacts = []
-    for plan in fleet.plan_host(options.host).interfaces:
+    for plan in fleet.plan_host(options.host, external=True).interfaces:
         secrets = finder.find(plan, context.diagnostics)
-        if secrets.private_key is None and not context.diagnostics.has_errors:
+        # An external host has a private key of its own; the preshared keys are what its owner has to be told.
+        if secrets.private_key is None and plan.manager is not Manager.EXTERNAL and not context.failed:
             _absent(context, plan)
         artifacts += key_files(plan, secrets)
     if context.failed:

@@ -36,8 +36,9 @@ def run(context: Context) -> int:
         return _usage(context, "--stdout prints one host's files: name it with --host")
     if options.system and len(options.host) > 1:
         return _usage(context, "--system writes the files of one host")
-    fleet = context.read_fleet()
-    if fleet is None:
+    # When the last topology is gone, what it left is to go too.
+    fleet = context.read_fleet(required=not options.system)
+    if fleet is None or context.failed:
         return context.status()
     if options.system:
         return _render_system(context, fleet)
@@ -146,6 +147,8 @@ def _render_system(context: Context, fleet: Fleet) -> int:
     from wgnet.system.install import write_system
 
     options = context.options
+    if not fleet.routings:
+        return _remove_all(context)
     name = this_host(context, options.host)
     if name is None:
         return EXIT_NOT_STARTED
@@ -169,6 +172,23 @@ def _render_system(context: Context, fleet: Fleet) -> int:
     if report is None:
         return _not_written(context)
     return _summary(context, report, f"'{name}'", str(context.root))
+
+
+def _remove_all(context: Context) -> int:
+    """Remove what earlier runs wrote, for there is no topology any more; with nothing to remove that is an error."""
+    from wgnet.system.install import read_manifest, write_system
+
+    options = context.options
+    manifest = read_manifest(context.root, runtime=options.runtime, diagnostics=context.diagnostics)
+    if manifest is not None and not manifest.entries:
+        context.read_fleet()
+        return context.status()
+    report = write_system(
+        context.root, [], networks=None, runtime=options.runtime, force=options.force, diagnostics=context.diagnostics
+    )
+    if report is None:
+        return _not_written(context)
+    return _summary(context, report, "no network", str(context.root))
 
 
 def _not_written(context: Context) -> int:

@@ -28,7 +28,7 @@ def run(context: Context) -> int:
         context.output.line(json.dumps(plan_to_json(plan), indent=2))
     elif context.options.format == "hosts":
         for line in hosts_lines(fleet, name):
-            context.output.line(line)
+            context.output.write(f"{line}\n")  # as it is: hosts(5) has tabs, and no name has anything else
     else:
         for number, interface in enumerate(plan.interfaces):
             if number:

@@ -50,6 +50,8 @@ _EXIT_SGP = f"""\
     advertise: [0.0.0.0/0, "::/0"]
 """
 
+_DNS_LINE = "  name: office\n  dns: {servers: [10.80.0.1], search: [corp.example.com]}\n"
+
 # Two exit nodes on one local network, each through the other.
 _RING = f"""\
 wgnet: 1
@@ -501,6 +503,16 @@ PAGES = (
         ),
         example=_fra('advertise: ["fd00:10::/64"]'),
         fixed=_fra("advertise: [192.168.10.0/24]"),
+    ),
+    Explanation(
+        code=codes.DNS_ENDPOINT,
+        meaning=(
+            "A host's DNS goes through the tunnel, and so does the question for the address of the peer that carries "
+            "it. systemd-networkd asks when the interface comes up and goes on asking; if the first question is too "
+            "early at boot, every later one waits for a tunnel that waits for the answer."
+        ),
+        example=change(OFFICE, ("fra.example.net", "fra.corp.example.com"), ("  name: office\n", _DNS_LINE)),
+        fixed=change(OFFICE, ("  name: office\n", _DNS_LINE)),
     ),
     Explanation(
         code=codes.EXIT_NODE_RING,
