@@ -115,3 +115,13 @@ def test_no_name_on_the_command_line_drives_the_terminal(tmp_path: Path) -> None
         assert all(line.isprintable() for line in said.splitlines()), (arguments, said)
         assert "\u202e" not in said
         assert r"\x1b[31m\x9b2J\u202e" in said
+
+
+@pytest.mark.parametrize("option", ["--root", "--keys", "-o", "--passphrase-file"])
+def test_a_path_of_nothing_is_no_path(tmp_path: Path, option: str) -> None:
+    (tmp_path / "t.yaml").write_text(OFFICE)
+    for command in (("render", "t.yaml"), ("keys", "export", "fra", "-f", "t.yaml")):
+        done = wgnet(*command, option, "", cwd=tmp_path)
+        assert (done.status, done.out) == (2, "")
+        assert done.err.endswith(": expected a path, found nothing\n")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.yaml"]

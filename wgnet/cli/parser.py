@@ -41,6 +41,13 @@ def _width() -> int:
     return (columns or 80) - 2
 
 
+def _place(text: str) -> str:
+    """Take a path. An empty one, of a shell's variable that is not set, would be another place than was meant."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, found nothing")
+    return text
+
+
 # --- options that several commands share ---
 
 
@@ -62,7 +69,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         dest="more_files",
         help="a topology file; repeatable",
     )
-    group.add_argument("--root", default="/", metavar="DIR", help="put every system path under DIR")
+    group.add_argument("--root", type=_place, default="/", metavar="DIR", help="put every system path under DIR")
     group.add_argument("--strict", action="store_true", help="warnings are errors")
     group.add_argument(
         "--diagnostics", choices=FORMATS, default="full", metavar="FORMAT", help="how: full, concise, json or github"
@@ -75,9 +82,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("keys")
-    group.add_argument("--keys", metavar="DIR", help="the key store")
+    group.add_argument("--keys", type=_place, metavar="DIR", help="the key store")
     group.add_argument(
-        "--passphrase-file", metavar="FILE", help="read the key store's passphrase from FILE's first line, not a prompt"
+        "--passphrase-file",
+        type=_place,
+        metavar="FILE",
+        help="read the key store's passphrase from FILE's first line, not a prompt",
     )
 
 
@@ -98,7 +108,7 @@ def _render(parser: argparse.ArgumentParser) -> None:
     _add_store(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "-o", "--output", default=None, metavar="DIR", help="the folder to write below (default: rendered)"
+        "-o", "--output", type=_place, default=None, metavar="DIR", help="the folder to write below (default: rendered)"
     )
     where.add_argument("--stdout", action="store_true", help="print instead of writing, secrets masked")
     where.add_argument("--system", action="store_true", help="write this host's files in place: no daemon, no network")
@@ -156,7 +166,9 @@ def _keys_export(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     _add_store(parser)
     parser.add_argument("host", metavar="HOST", help="the host")
-    parser.add_argument("-o", "--output", metavar="DIR", help="the folder to write to, for the host's /etc/wgnet")
+    parser.add_argument(
+        "-o", "--output", type=_place, metavar="DIR", help="the folder to write to, for the host's /etc/wgnet"
+    )
     parser.add_argument("--show-secrets", action="store_true", help="without -o: print the secrets unmasked")
 
 
