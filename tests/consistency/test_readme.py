@@ -1,4 +1,8 @@
-"""README's commands run as they stand, and come to what it shows; its picture and links are the checkout's."""
+"""README's commands run as they stand, and come to what it shows; its picture and links are the checkout's.
+
+Blocks of `console` are run here. Those of `bash` change a running system, or the reader's own folders: of them it is
+known that a shell understands them, and that their units are those that are rendered, in the order of their effect.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import check_texts
 
 import wgnet
+from wgnet.cli.commands.init import FIRST_TOPOLOGY
+from wgnet.managers.extras import Extras
+from wgnet.managers.templates import Templates
 
 CHECKOUT = Path(__file__).parent.parent.parent
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
@@ -22,6 +30,9 @@ CONSOLE: list[tuple[str, str]] = [
     for block in re.findall(r"^```console\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
 ]
+
+#: The blocks that are for a live system.
+LIVE = re.findall(r"^```bash\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def generalise(text: str) -> str:
@@ -67,6 +78,35 @@ def test_commands_run_and_print_what_is_shown(tmp_path: Path, environment: dict[
     ]
     assert (folder / "host/etc/systemd/network/50-wgnet-wg0.netdev").is_file()
     assert (folder / "host/etc/wireguard/wg0.conf").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("block", LIVE)
+def test_commands_for_a_live_system_are_understood_by_a_shell(block: str) -> None:
+    done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("document", ["README.md", "man/wgnet.1"])
+def test_units_are_started_in_the_order_of_their_effect(document: str) -> None:
+    topology = (
+        FIRST_TOPOLOGY.replace("subnets: [10.80.0.0/24]", 'subnets: [10.80.0.0/24, "fd42:80::/64"]')
+        .replace("[10.80.0.1]", '[10.80.0.1, "fd42:80::1"]')
+        .replace("    advertise:", "    masquerade: true\n    advertise:")
+    )
+    _, fleet = check_texts(topology)
+    assert fleet is not None
+    files = [file.path for file in Extras(Templates()).render(fleet.plan_host("gateway").interfaces[0])]
+    parts = [
+        "systemctl restart systemd-sysctl.service" if "/sysctl.d/" in path else f" {Path(path).name}\n"
+        for path in files
+        if "/sysctl.d/" in path or path.startswith("/etc/systemd/system/wgnet-")
+    ]
+    assert len(parts) == 3
+    text = re.sub(r" +#.*", "", (CHECKOUT / document).read_text(encoding="utf-8"))
+    text = text[text.index("systemctl daemon-reload\n") :]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert max(places) < text.index("networkctl reload\n")
 
 
 def test_the_two_blocks_that_a_fresh_machine_runs() -> None:
