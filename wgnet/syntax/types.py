@@ -62,17 +62,17 @@ def suggest(word: str, possible: Sequence[str]) -> str | None:
 
 @record(kw_only=False)
 class Type:
-    """A type of value: `name` is what messages and the manual call it."""
+    """A type of value: `name` is what messages and the manual call it. No value is of this one, the others' root."""
 
     name: str
 
     def decode(self, node: Node, diagnostics: Diagnostics) -> Any:
         """Return the value of `node`, or INVALID after reporting why there is none."""
-        raise NotImplementedError
+        return wrong_type(node, self.name, diagnostics)
 
     def schema(self) -> Schema:
         """Return the JSON Schema of the values."""
-        raise NotImplementedError
+        return {"not": {}}
 
 
 def wrong_type(node: Node, expected: str, diagnostics: Diagnostics) -> Any:
