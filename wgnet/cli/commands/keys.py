@@ -155,7 +155,7 @@ def _generate_here(context: Context, fleet: Fleet) -> int:
             mode, gid = 0o600, -1
             if host.manager is Manager.NETWORKD:
                 # systemd-networkd reads the key itself, and not as root.
-                mode, gid = 0o640, _networkd_group(context)
+                mode, gid = 0o640, _networkd_group(context) if os.geteuid() == 0 else -1
             key = create_host_private_key(
                 context.root, path, context.diagnostics, mode=mode, uid=0 if os.geteuid() == 0 else -1, gid=gid
             )
