@@ -327,6 +327,16 @@ CASES: list[tuple[str, str, str]] = [
         ),
     ),
     (
+        "WG3040",
+        network(
+            f"{FRA}\n{NYC}\nsgp: {{addresses: [10.80.0.3]}}",
+            top="peering: [{hub: fra, spokes: nyc}, {hub: fra, spokes: sgp, isolate: ⟦true⟧}]",
+        ),
+        network(
+            f"{FRA}\n{NYC}\nsgp: {{addresses: [10.80.0.3]}}", top="peering: {hub: fra, isolate: true}"
+        ),
+    ),
+    (
         "WG3039",
         network(
             "fra: {addresses: [10.80.0.1], endpoint: ⟦vpn.corp.example⟧}\nnyc: {addresses: [10.80.0.2]}",

@@ -64,6 +64,22 @@ def check_handshakes(routing: Routing, diagnostics: Diagnostics) -> None:
         )
 
 
+def check_isolation(topology: Topology, diagnostics: Diagnostics) -> None:
+    """Warn of an isolating rule with a single spoke: it keeps spokes of one rule apart, and nothing else."""
+    for rule in topology.rules:
+        place = rule.key_place("isolate")
+        if rule.isolate and len(rule.spokes) == 1 and place is not None:
+            diagnostics.report(
+                codes.ISOLATES_NOTHING,
+                f"the rule keeps '{rule.spokes[0].name}' apart from nothing: it has no other spoke",
+                place,
+                help=(
+                    "name those that it is to be kept apart from among the `spokes` of the same rule",
+                    "give it a network of its own",
+                ),
+            )
+
+
 def check_any_allowed(routing: Routing, diagnostics: Diagnostics) -> None:
     """A link with `allowed-ips: any` is the only link of both hosts: it takes every packet of the interface."""
     for rule in routing.topology.rules:

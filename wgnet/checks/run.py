@@ -30,6 +30,7 @@ def check_topology(topology: Topology, diagnostics: Diagnostics, *, missing_keys
         return None
     routing = Routing.of(topology)
     peering.check_handshakes(routing, diagnostics)
+    peering.check_isolation(topology, diagnostics)
     peering.check_any_allowed(routing, diagnostics)
     peering.check_external_isolation(routing, diagnostics)
     peering.check_exit_nodes(routing, diagnostics)

@@ -127,8 +127,9 @@ NETWORK_NAME_COLLISION = _code(3033, _E, "two files describe one network")
 NEXT_KEY_EQUAL = _code(3035, _E, "the next public key is the present one")
 NO_ADDRESS = _code(3036, _E, "a host without an address")
 ADVERTISED_UNREACHABLE = _code(3037, _W, "an advertised subnet that hosts cannot reach")
-DNS_ENDPOINT = _code(3039, _W, "an endpoint's name that is asked for through the tunnel")
 EXIT_NODE_RING = _code(3038, _E, "exit nodes that send everything round in a ring")
+DNS_ENDPOINT = _code(3039, _W, "an endpoint's name that is asked for through the tunnel")
+ISOLATES_NOTHING = _code(3040, _W, "an isolating rule with one spoke")
 
 # --- what a manager cannot express -----------------------------------------------------------------------------------
 MANAGER_CANNOT = _code(4001, _E, "the host's manager cannot express this")

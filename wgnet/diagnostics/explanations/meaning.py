@@ -50,6 +50,13 @@ _EXIT_SGP = f"""\
     advertise: [0.0.0.0/0, "::/0"]
 """
 
+_ONE_ISOLATED = """\
+peering:
+  - {hub: fra, spokes: [nyc]}
+  - {hub: fra, spokes: [sgp], isolate: true}
+hosts:
+"""
+
 _DNS_LINE = "  name: office\n  dns: {servers: [10.80.0.1], search: [corp.example.com]}\n"
 
 # Two exit nodes on one local network, each through the other.
@@ -523,5 +530,15 @@ PAGES = (
         example=_RING,
         fixed=change(_RING, ("    exit-node: nyc\n", "")),
         way_out="One of them has to be where the others leave: remove its `exit-node`.",
+    ),
+    Explanation(
+        code=codes.ISOLATES_NOTHING,
+        meaning=(
+            "`isolate` keeps the spokes of its own rule from each other. With one spoke there is nobody to keep it "
+            "from: spokes of another rule reach it through the hub, and it reaches them."
+        ),
+        example=change(_THREE, ("hosts:\n", _ONE_ISOLATED)),
+        fixed=change(_THREE, ("hosts:\n", "peering: {hub: fra, spokes: [nyc, sgp], isolate: true}\nhosts:\n")),
+        way_out="Put both into the spokes of one rule, or give one of them a network of its own.",
     ),
 )
