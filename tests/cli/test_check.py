@@ -297,3 +297,42 @@ def test_schema(tmp_path: Path) -> None:
     done = wgnet("schema", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
     assert json.loads(done.out)["$id"] == "urn:wgnet:topology:1"
+
+
+def test_diagnostic_of_the_contract_comes_out_byte_for_byte(tmp_path: Path) -> None:
+    """The lines that others' eyes and scripts know, at the places that they know."""
+    (tmp_path / "office.yaml").write_text(
+        """\
+wgnet: 1
+network:
+  name: office
+  subnets: [10.80.0.0/24]
+peering: {hub: fra}
+hosts:
+  nyc:
+    addresses: [10.80.0.2]
+    public-key: "PIobfPZ6qbsFqL4/I2pPMSmNCh5SHLXGmumJTZc8fh0="
+
+  fra:
+    addresses: [10.80.0.1]
+    public-key: "lpIRNd1S7ubJMO6Slv8QGkddst2BxyxwuOfrCDtyRxc="
+    endpoint: 192.168.10.5
+    advertise: [192.168.10.0/24]
+"""
+    )
+    done = wgnet("check", "office.yaml", cwd=tmp_path)
+    assert done.status == 1
+    assert done.out.startswith(
+        """\
+error[WG3003]: endpoint of 'fra' lies inside what the tunnel routes
+  --> office.yaml:14:15
+   |
+14 |     endpoint: 192.168.10.5
+   |               ^^^^^^^^^^^^ packets to this address would enter the tunnel they carry
+   |
+  ::: office.yaml:15:17
+15 |     advertise: [192.168.10.0/24]
+   |                 --------------- because fra advertises this
+  help: use an address outside 192.168.10.0/24, or set `site-endpoint`
+"""
+    )

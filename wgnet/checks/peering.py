@@ -249,7 +249,7 @@ def _check_loop(
         topology = routing.topology
         advertiser = next((host for host in routing.links.hosts if prefix in host.advertise), None)
         if advertiser is not None:
-            label = Label(advertiser.advertise_place(prefix), f"because '{advertiser.name}' advertises this")
+            label = Label(advertiser.advertise_place(prefix), f"because {advertiser.name} advertises this")
         else:
             label = Label(topology.network_place("subnets"), "because the network routes this")
             prefix = next((subnet for subnet in topology.subnets if address in subnet), prefix)
