@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from pathlib import Path
 
 from cli.command import wgnet
@@ -146,3 +147,66 @@ hosts:
   vpn: {{manager: external, public-key: "{keys[1]}", endpoint: 192.0.2.1, advertise: [0.0.0.0/0]}}
 """
     assert messages(tmp_path, text) == []
+
+
+def test_endpoint_by_name_under_an_exit_node_that_answers_all_questions(tmp_path: Path) -> None:
+    keys = [PrivateKey.generate().public() for _ in range(2)]
+    text = f"""\
+wgnet: 1
+network: {{name: net, subnets: [10.80.0.0/24], dns: {{servers: [10.80.0.1]}}}}
+hosts:
+  fra: {{addresses: [10.80.0.1], public-key: "{keys[0]}", endpoint: fra.example.net, advertise: [0.0.0.0/0]}}
+  nyc: {{addresses: [10.80.0.2], public-key: "{keys[1]}", exit-node: fra, bypass: ["::/0"]}}
+"""
+    assert [message.split()[0] for message in messages(tmp_path, text)] == ["WG3039"]
+    # NetworkManager looks the name up before the tunnel is there, and without an exit node nobody asks fra for it.
+    assert messages(tmp_path, text.replace("exit-node", "manager: networkmanager, exit-node")) == []
+    assert messages(tmp_path, text.replace(', exit-node: fra, bypass: ["::/0"]', "")) == []
+
+
+def test_link_local_subnet_in_two_networks_of_one_host_is_no_collision(tmp_path: Path) -> None:
+    for number in (1, 2):
+        keys = [PrivateKey.generate().public() for _ in range(2)]
+        (tmp_path / f"link{number}.yaml").write_text(f"""\
+wgnet: 1
+network: {{name: link{number}, subnets: ["fe80::/64"], listen-port: {51820 + number}}}
+hosts:
+  a: {{addresses: ["fe80::1"], public-key: "{keys[0]}", endpoint: a.example.net}}
+  b: {{addresses: ["fe80::2"], public-key: "{keys[1]}"}}
+""")
+    done = wgnet("check", "link1.yaml", "link2.yaml", cwd=tmp_path)
+    assert (done.status, done.out) == (0, "no problems: 2 networks, 2 hosts\n")
+
+
+def test_second_spoke_changes_nothing_on_a_first_that_may_relay(tmp_path: Path) -> None:
+    file = topology(tmp_path, more=", forward: true")
+    before = wgnet("render", "--host", "spoke", "--stdout", file, cwd=tmp_path)
+    assert "AllowedIPs=10.80.0.0/24\n" in before.out
+    file.write_text(
+        file.read_text() + f'  third: {{addresses: [10.80.0.3], public-key: "{PrivateKey.generate().public()}"}}\n'
+    )
+    assert wgnet("render", "--host", "spoke", "--stdout", file, cwd=tmp_path).out == before.out
+
+
+def test_absent_secrets_of_many_hosts_are_told_once(tmp_path: Path) -> None:
+    file = topology(tmp_path, inside=", preshared-keys: true", more=", manager: networkmanager")
+    done = wgnet("render", "--diagnostics", "json", file, cwd=tmp_path)
+    assert done.status == 0
+    found = [f"{item['code']} {item['message']}" for item in json.loads(done.err)["diagnostics"]]
+    assert found == [
+        "WG5005 the files of 'hub' and 'spoke' are written without the preshared keys of their links",
+        "WG5004 the files of 'spoke' are written without their private keys: their tunnels cannot start",
+    ]
+
+
+def test_folders_that_are_closed_on_a_host_are_closed_in_the_output(tmp_path: Path) -> None:
+    file = topology(tmp_path, more=", manager: networkmanager")
+    assert wgnet("render", file, cwd=tmp_path).status == 0
+    profiles = tmp_path / "rendered/spoke/etc/NetworkManager/system-connections"
+    modes = [stat.S_IMODE(folder.stat().st_mode) for folder in (profiles, profiles.parent)]
+    assert modes == [0o700, 0o755]
+    # Where the folder may not be exchanged as a whole, the files go in one by one, by another way.
+    (tmp_path / "inside").mkdir()
+    assert wgnet("render", "-o", ".", file, cwd=tmp_path / "inside").status == 0
+    profiles = tmp_path / "inside/spoke/etc/NetworkManager/system-connections"
+    assert stat.S_IMODE(profiles.stat().st_mode) == 0o700
