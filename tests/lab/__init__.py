@@ -1,0 +1,1 @@
+"""The lab: every example on real kernels under every manager, in an emulated machine."""
