@@ -249,7 +249,7 @@ class _Builder:
                 "router",
                 tuple(self.ports[INTERNET]),
                 tuple(self.routes[INTERNET]),
-                rule_set("redirect", {"prerouting": ("nat", "dstnat", self.redirects)}) if self.redirects else "",
+                rule_set("lab", {"prerouting": ("nat", "dstnat", self.redirects)}) if self.redirects else "",
                 forward=True,
             )
         )
@@ -281,7 +281,7 @@ class _Builder:
         nft = ""
         if external:
             uplink = next(port for port in ports if port.gateways)
-            nft = rule_set("exit", {"postrouting": ("nat", "srcnat", [f'oifname "{uplink.name}" masquerade'])})
+            nft = rule_set("lab", {"postrouting": ("nat", "srcnat", [f'oifname "{uplink.name}" masquerade'])})
         self._add(Node(name, "external" if external else "host", ports, routes, nft, forward=external))
 
     # --- addresses and names -----------------------------------------------------------------------------------------
@@ -423,7 +423,7 @@ class _Builder:
             "forward": ("filter", "filter", [*passing, "drop"]),
             "postrouting": ("nat", "srcnat", [f'oifname "{uplink.name}" meta nfproto ipv4 masquerade']),
         }
-        self._add(Node(name, "nat", (uplink, inside), tuple(self.routes[name]), rule_set("box", rules), forward=True))
+        self._add(Node(name, "nat", (uplink, inside), tuple(self.routes[name]), rule_set("lab", rules), forward=True))
 
     def _make_neighbours(self, name: str, lan: Lan, gateways: tuple[str, ...]) -> None:
         """Make a plain host at each address of a local network that is expected there, or one."""
