@@ -242,10 +242,10 @@ def _keyfile(node: Node, port: Port) -> str:
         lines += ["", f"[ipv{version}]", f"method={'manual' if addresses else nothing}"]
         if version == 6:
             lines += ["addr-gen-mode=eui64", "ip6-privacy=0"]
-        lines += [f"address{number}={text}" for number, text in enumerate(addresses, start=1)]
-        if addresses and gateways:
-            lines.append(f"gateway={gateways[0]}")
-        else:
+        for number, text in enumerate(addresses, start=1):
+            # The gateway stands with the first address, which every version reads.
+            lines.append(f"address{number}={','.join([text, *gateways[:1]]) if number == 1 else text}")
+        if not gateways:
             lines.append("never-default=true")
         for number, route in enumerate(routes, start=1):
             lines.append(f"route{number}={route.destination}" + (f",{route.gateway}" if route.gateway else ""))
