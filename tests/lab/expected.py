@@ -1,8 +1,9 @@
 """What a live host should have: the JSON of `wgnet show --format json` -> ExpectedState; its differences to LiveState.
 
 In: the plan (version 1), and what a plan cannot know: the preshared keys, what names resolve to, which peers moved.
-Out: lines for people, none where the host is as planned. Nothing may be missing and nothing may be there beside it: what
-a manager is meant to do otherwise stands in `MEANT`, with its reason, and nowhere else. Reads no file, runs nothing.
+Out: lines for people, none where the host is as planned. Nothing may be missing and nothing may be there beside it:
+what a manager is meant to do otherwise stands in `MEANT`, with its reason, and nowhere else. Reads no file and runs
+nothing.
 """
 
 from __future__ import annotations
@@ -69,7 +70,6 @@ MEANT = (
     Meant(
         "networkmanager", Aspect.LINK_LOCAL, "ipv6.method manual and link-local bring one; they cannot be told not to"
     ),
-    Meant("networkmanager", Aspect.RULE_PROTOCOL, "NetworkManager writes none, and no profile can ask for one"),
     Meant(
         "networkmanager", Aspect.DNS_OF_FAMILY, "a profile has DNS servers only beside addresses of their IP version"
     ),
@@ -307,6 +307,8 @@ class _Maker:
         if full and address.version == 4:
             return
         if self.has(Aspect.PREFIX_ROUTE):
+            if full and not self.has(Aspect.ROUTE_TO_ITSELF):
+                return
             yield self._route(address.network, self._table or TABLE_MAIN, self._metric, "kernel")
         elif self.has(Aspect.ADDRESS_ALONE) or address in self._prefix_routes:
             # networkd names a metric where there is a prefix to speak of.
