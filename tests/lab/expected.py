@@ -166,8 +166,8 @@ def expected_state(
 
     `manager`: that of all its interfaces, if not the plan's. `resolver`: the addresses of host names in endpoints.
     `roamed`: the names of peers whose endpoint may be any by now. `mtu`, by interface: where the plan has none and the
-    manager takes another than the kernel's. `metric`, by interface: where no route of the plan tells it and it is not
-    the default. `inactive`: interfaces that nobody brought up. `forwarding`: IP versions that the host forwards anyway.
+    manager takes another than the kernel's. `metric`, by interface: where neither the plan nor a route of it tells
+    it and it is not the default. `inactive`: interfaces that nobody brought up. `forwarding`: IP versions that the host forwards anyway.
 
     Raises ValueError for a plan of another version or a peer without key, KeyError for a name that `resolver` lacks.
     """
@@ -257,12 +257,14 @@ class _Maker:
         self._name: str = plan["interface"]
         routed = [(ipaddress.ip_network(route["destination"]), route["table"]) for route in plan["routes"]]
         planned = [(ipaddress.ip_interface(each["address"]), each["prefix_route"]) for each in plan["addresses"]]
-        # The JSON names neither the interface's table nor its metric: a default route alone lies in the mark's table.
+        # Where the JSON does not name the interface's table: a default route alone lies in the mark's.
         tables = [table for prefix, table in routed if prefix.prefixlen]
         off = not plan["routes"] and not any(prefix_route for _, prefix_route in planned)
-        self._table: int = 0 if off else tables[0] if tables else TABLE_MAIN
+        self._table: int = plan.get("table", 0 if off else tables[0] if tables else TABLE_MAIN)
+        off = not self._table
         metrics = [route["metric"] for route in plan["routes"]]
-        self._metric = metrics[0] if metrics else metric.get(self._name, DEFAULT_METRIC)
+        told = metrics[0] if metrics else metric.get(self._name, DEFAULT_METRIC)
+        self._metric: int = plan.get("metric", told)
         self._prefix_routes = {address for address, prefix_route in planned if prefix_route}
         self.addresses = [
             self._alone(address)

@@ -371,6 +371,9 @@ def test_a_metric_that_no_route_tells_is_given() -> None:
     plan = altered(routes=[])
     assert {route.metric for route in expected_state(plan, resolver=RESOLVER).routes} == {2000}
     assert {route.metric for route in expected_state(plan, resolver=RESOLVER, metric={"wg0": 7}).routes} == {7}
+    told = altered(routes=[], metric=8, table=77)
+    found = expected_state(told, resolver=RESOLVER, manager="networkmanager", metric={"wg0": 7}).routes
+    assert {(route.metric, route.table) for route in found} == {(8, 77)}
 
 
 def test_several_exit_nodes_of_wg_quick_come_in_any_order() -> None:
