@@ -166,8 +166,9 @@ def expected_state(
 
     `manager`: that of all its interfaces, if not the plan's. `resolver`: the addresses of host names in endpoints.
     `roamed`: the names of peers whose endpoint may be any by now. `mtu`, by interface: where the plan has none and the
-    manager takes another than the kernel's. `metric`, by interface: where neither the plan nor a route of it tells
-    it and it is not the default. `inactive`: interfaces that nobody brought up. `forwarding`: IP versions that the host forwards anyway.
+    manager takes another than the kernel's. `metric`, by interface: where neither the plan nor a route of it tells it
+    and it is not the default. `inactive`: interfaces that nobody brought up. `forwarding`: IP versions that the host
+    forwards anyway.
 
     Raises ValueError for a plan of another version or a peer without key, KeyError for a name that `resolver` lacks.
     """
