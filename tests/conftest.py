@@ -17,3 +17,22 @@ settings.load_profile("default")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew from what is rendered")
+    group = parser.getgroup("lab", "the lab: every example on real kernels (docs/lab.md)")
+    group.addoption("--lab", action="store_true", help="run the tests that boot machines; needs root and qemu")
+    group.addoption(
+        "--suite",
+        choices=("bookworm", "trixie", "forky", "all"),
+        default="bookworm",
+        help="the Debian suite of the lab's machines (default: bookworm)",
+    )
+    group.addoption("--nightly", action="store_true", help="with the scenarios that are too long for every day")
+    group.addoption("--lab-shell", action="store_true", help="a shell in the machine when the tests are done")
+    group.addoption(
+        "--lab-logs", default="lab-logs", metavar="DIR", help="where consoles and journals go (default: lab-logs)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "scenario_of(*examples): the examples that a test of the lab is about")
+    # What pytest-xdist registers itself, where it is loaded.
+    config.addinivalue_line("markers", "xdist_group(name): tests that share a machine of the lab")

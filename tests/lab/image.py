@@ -63,6 +63,14 @@ _MASKED = (
     "ldconfig.service",
     "modprobe@.service",
     "proc-sys-fs-binfmt_misc.automount",
+    "systemd-ask-password-console.path",
+    "systemd-ask-password-wall.path",
+    "systemd-initctl.socket",
+    "systemd-network-generator.service",
+    "systemd-sysusers.service",
+    "systemd-tmpfiles-clean.timer",
+    "systemd-tmpfiles-setup-dev-early.service",
+    "systemd-tmpfiles-setup-dev.service",
     "sys-fs-fuse-connections.mount",
     "sys-kernel-config.mount",
     "sys-kernel-debug.mount",
@@ -201,9 +209,17 @@ def _customise(tree: Path) -> None:
     for unit in _DISABLED:
         _run(["systemctl", f"--root={tree}", "--quiet", "disable", unit], fails=True)
     units = tree / "etc/systemd/system"
-    for unit in _MASKED:
-        (units / unit).unlink(missing_ok=True)
-        (units / unit).symlink_to("/dev/null")
+    for masked in _MASKED:
+        (units / masked).unlink(missing_ok=True)
+        (units / masked).symlink_to("/dev/null")
+    # Unit generators are for machines with consoles, swap, encrypted disks and init scripts: a process each, every boot.
+    generators = tree / "etc/systemd/system-generators"
+    generators.mkdir(exist_ok=True)
+    for generator in (tree / "usr/lib/systemd/system-generators").iterdir():
+        (generators / generator.name).unlink(missing_ok=True)
+        (generators / generator.name).symlink_to("/dev/null")
+    (units / "default.target").unlink(missing_ok=True)
+    (units / "default.target").symlink_to("/lib/systemd/system/multi-user.target")
     shutil.rmtree(tree / ENABLEMENT.lstrip("/"), ignore_errors=True)
     for manager, wanted in MANAGER_UNITS.items():
         with _enabled(tree, wanted) as links:
@@ -214,12 +230,12 @@ def _customise(tree: Path) -> None:
     agent = tree / "usr/local/sbin/wgnet-lab-agent"
     shutil.copyfile(GUEST / "agent.py", agent)
     agent.chmod(0o755)
-    unit = units / "wgnet-lab-agent.service"
-    shutil.copyfile(GUEST / "wgnet-lab-agent.service", unit)
-    wants = units / "multi-user.target.wants"
-    wants.mkdir(exist_ok=True)
-    (wants / unit.name).unlink(missing_ok=True)
-    (wants / unit.name).symlink_to(f"/etc/systemd/system/{unit.name}")
+    service = units / "wgnet-lab-agent.service"
+    shutil.copyfile(GUEST / service.name, service)
+    wanted_by = units / "multi-user.target.wants" / service.name
+    wanted_by.parent.mkdir(exist_ok=True)
+    wanted_by.unlink(missing_ok=True)
+    wanted_by.symlink_to(f"/etc/systemd/system/{service.name}")
     (tree / "etc/hostname").write_text("lab\n")
     # What resolved wants, on every host of the lab.
     (tree / "etc/resolv.conf").unlink(missing_ok=True)

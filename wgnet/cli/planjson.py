@@ -4,7 +4,8 @@
         "network", "interface", "manager", "manager_version" (text or null), "public_key" (or null),
         "private_key": {"kind": "file"|"credential"|"agent", "name"},
         "addresses": [{"address": "10.0.0.1/24", "prefix_route": bool}],
-        "listen_port" (0: the kernel's choice), "mtu" (null: the kernel's), "firewall_mark" (0: none), "autoconnect",
+        "listen_port" (0: the kernel's choice), "mtu" (null: the kernel's), "firewall_mark" (0: none),
+        "table" (254: main, 0: off), "metric", "autoconnect",
         "peers": [{"name", "public_key", "next_public_key", "endpoint" (or null), "endpoints", "allowed_ips",
                    "persistent_keepalive" (seconds, 0: off), "preshared_key": null|"derived"|{"kind", "name"}}],
         "routes": [{"destination", "table", "metric"}],
@@ -45,6 +46,8 @@ def _interface(plan: InterfacePlan) -> dict[str, Any]:
         "listen_port": plan.listen_port,
         "mtu": plan.mtu,
         "firewall_mark": plan.firewall_mark,
+        "table": plan.table,
+        "metric": plan.metric,
         "autoconnect": plan.autoconnect,
         "peers": [_peer(peer) for peer in plan.peers],
         "routes": [

@@ -17,7 +17,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
+
+#: How long a host that was just started may take until its first process is there.
+BOOT_SECONDS = 20
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/root",
+}
 
 _WRITING = threading.Lock()
 
@@ -46,6 +56,10 @@ def command(request):
         return ["/usr/sbin/ip", "netns", "exec", name, *shell]
     if kind == "host":
         process = leader(name)
+        limit = time.monotonic() + BOOT_SECONDS
+        while process is None and time.monotonic() < limit:
+            time.sleep(0.1)
+            process = leader(name)
         if process is None:
             return ["/bin/bash", "-c", 'echo "$0: no such host is running" >&2; exit 125', name]
         return ["/usr/bin/nsenter", "--all", "--target", str(process), "--", *shell]
@@ -56,28 +70,29 @@ def handle(port, request):
     """Run one request and write its answer."""
     answer = {"id": request["id"]}
     try:
-        process = subprocess.Popen(
-            command(request),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            cwd="/",
-            env={
-                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "LC_ALL": "C.UTF-8",
-                "HOME": "/root",
-            },
-        )
-        try:
-            out, err = process.communicate(request.get("input", "").encode(), timeout=request.get("timeout", 60))
-            answer.update(status=process.returncode)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            answer.update(status=124)
-        answer.update(stdout=out.decode(errors="replace"), stderr=err.decode(errors="replace"))
+        # Files, not pipes: a daemon that a script leaves behind would hold a pipe open for ever.
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            given.write(request.get("input", "").encode())
+            given.seek(0)
+            process = subprocess.Popen(
+                command(request),
+                stdin=given,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                cwd="/",
+                env=ENVIRONMENT,
+            )
+            try:
+                answer["status"] = process.wait(timeout=request.get("timeout", 60))
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                answer["status"] = 124
+            for name, file in (("stdout", out), ("stderr", err)):
+                file.seek(0)
+                answer[name] = file.read().decode(errors="replace")
     except Exception as error:  # the agent must outlive whatever it is asked for
         answer.update(status=126, stdout="", stderr=f"{type(error).__name__}: {error}")
     send(port, answer)

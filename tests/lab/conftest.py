@@ -1,0 +1,131 @@
+"""What the lab's tests share: one machine at a time, and in it the scenario that a test is about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.image import SUITES, LabError, make_image, missing_tools
+from lab.machine import Machine
+from lab.running import Running
+from lab.scenarios import Scenario, scenarios
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Collect the lab's tests with `--lab` alone: they are no part of a run without it, rather than skipped in it."""
+    return None if config.getoption("--lab") else True
+
+
+def chosen_suites(config: pytest.Config) -> tuple[str, ...]:
+    """Return the suites that the command line asks for."""
+    suite = config.getoption("--suite")
+    return SUITES if suite == "all" else (suite,)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test its scenarios, or its suites; xdist keeps what shares a machine together."""
+    config = metafunc.config
+    suites = chosen_suites(config)
+    if "scenario" in metafunc.fixturenames:
+        wanted = metafunc.definition.get_closest_marker("scenario_of")
+        found = [one for suite in suites for one in scenarios(suite, nightly=config.getoption("--nightly"))]
+        if wanted is not None:
+            examples = wanted.args
+            found = [one for one in found if one.example in examples]
+        params = [pytest.param(one, id=one.id, marks=pytest.mark.xdist_group(one.id)) for one in found]
+        metafunc.parametrize("scenario", params, scope="session")
+    elif "suite" in metafunc.fixturenames:
+        group = metafunc.definition.name
+        params = [pytest.param(one, id=one, marks=pytest.mark.xdist_group(f"{one}-{group}")) for one in suites]
+        metafunc.parametrize("suite", params, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep suites together, and in a suite the scenarios: a machine is booted once, a world built once."""
+
+    def place(item: pytest.Item) -> tuple[int, str]:
+        callspec = getattr(item, "callspec", None)
+        if callspec is None:
+            return (len(SUITES), "")
+        scenario = callspec.params.get("scenario")
+        suite = scenario.suite if scenario is not None else callspec.params.get("suite")
+        if suite is None:
+            return (len(SUITES), "")
+        return (SUITES.index(suite), scenario.id if scenario is not None else "~")
+
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    ordered = sorted(ours, key=place)
+    places = [number for number, item in enumerate(items) if item in set(ours)]
+    for number, item in zip(places, ordered, strict=True):
+        items[number] = item
+
+
+class Lab:
+    """The machines of this process: one at a time, of the suite that was asked for last."""
+
+    def __init__(self, logs: Path, folder: Path) -> None:
+        self.logs = logs
+        self.folder = folder
+        self._machine: Machine | None = None
+        self._running: Running | None = None
+
+    def machine(self, suite: str) -> Machine:
+        """Return the machine of a suite, with no scenario in it."""
+        self.end_scenario()
+        if self._machine is None or self._machine.suite != suite:
+            self.end()
+            worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+            self._machine = Machine(make_image(suite), self.logs / f"{suite}-{worker}", processors=1)
+        return self._machine
+
+    def scenario(self, scenario: Scenario) -> Running:
+        """Return a scenario that runs, booted unless it is the one that runs already."""
+        if self._running is None or self._running.scenario != scenario:
+            self._running = Running(self.machine(scenario.suite), scenario, self.folder)
+        return self._running
+
+    def end_scenario(self) -> None:
+        """Take the scenario away, if one runs."""
+        if self._running is not None:
+            running, self._running = self._running, None
+            try:
+                running.close()
+            except (LabError, AssertionError):
+                # What a broken scenario leaves behind must not meet the next one.
+                self.end()
+
+    def end(self) -> None:
+        """End the machine."""
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
+        self._running = None
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The lab of this process."""
+    missing = missing_tools()
+    if missing:
+        pytest.exit("the lab needs " + ", and ".join(missing), returncode=2)
+    logs = Path(request.config.getoption("--lab-logs"))
+    found = Lab(logs, tmp_path_factory.mktemp("lab"))
+    yield found
+    if request.config.getoption("--lab-shell") and found._machine is not None:
+        found._machine.shell()
+    found.end()
+
+
+@pytest.fixture
+def running(lab: Lab, scenario: Scenario) -> Running:
+    """The scenario of this test, which earlier tests may have used; it is left as it was found."""
+    return lab.scenario(scenario)
+
+
+@pytest.fixture
+def machine(lab: Lab, suite: str) -> Machine:
+    """The machine of this test's suite, with no scenario in it."""
+    return lab.machine(suite)
