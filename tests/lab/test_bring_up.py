@@ -1,0 +1,46 @@
+"""Every example, on real kernels, under every manager: its hosts boot from files alone, and do what the plan says."""
+
+from __future__ import annotations
+
+from lab.checks import bring_up, journal_complaints, packets, unreachable
+from lab.running import Running
+
+
+def by_hand(running: Running) -> dict[str, list[str]]:
+    """Return the interfaces that a person brings up, by host."""
+    return {
+        host: [plan.interface for plan in running.prepared.plans[host].interfaces if not plan.autoconnect]
+        for host in running.hosts
+    }
+
+
+def test_every_host_boots_from_files_alone(running: Running) -> None:
+    assert running.problems == []
+    states = running.states()
+    for host, interfaces in by_hand(running).items():
+        # networkd makes the interface, and leaves it down; the others make none.
+        waiting = {name for name, live in states[host].interfaces.items() if live.wireguard is not None}
+        links = running.network.run(host, "ip -br link show up").stdout
+        assert not [name for name in interfaces if f"{name} " in links], f"{host}: {waiting} is up"
+    bring_up(running)
+
+
+def test_the_kernel_is_as_planned(running: Running) -> None:
+    assert running.against_plan() == []
+
+
+def test_every_packet_arrives_that_should_and_no_other(running: Running) -> None:
+    assert any(packet.arrives for packet in packets(running)) or running.scenario.example == "babel"
+    assert unreachable(running) == []
+
+
+def test_no_manager_warns_of_a_file(running: Running) -> None:
+    assert journal_complaints(running) == []
+
+
+def test_packets_change_nothing(running: Running) -> None:
+    # What was learned from packets may differ (endpoints that a peer was seen at), nothing else.
+    roamed = [
+        peer.name for host in running.hosts for plan in running.prepared.plans[host].interfaces for peer in plan.peers
+    ]
+    assert running.against_plan(roamed=roamed) == []
