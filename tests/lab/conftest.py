@@ -11,7 +11,7 @@ import pytest
 from lab.image import SUITES, LabError, make_image, missing_tools
 from lab.machine import Machine
 from lab.running import Running
-from lab.scenarios import Scenario, scenarios
+from lab.scenarios import Scenario, modes, scenarios
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -37,6 +37,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             found = [one for one in found if one.example in examples]
         params = [pytest.param(one, id=one.id, marks=pytest.mark.xdist_group(one.id)) for one in found]
         metafunc.parametrize("scenario", params, scope="session")
+    elif {"suite", "mode"} <= {*metafunc.fixturenames}:
+        # A test that makes a scenario of its own has it in every mode that the examples are in.
+        nightly = config.getoption("--nightly")
+        pairs = [(suite, mode) for suite in suites for mode in modes(suite, nightly=nightly)]
+        named = [
+            pytest.param(suite, mode, id=f"{suite}-{mode}", marks=pytest.mark.xdist_group(f"{suite}-{mode}"))
+            for suite, mode in pairs
+        ]
+        metafunc.parametrize(("suite", "mode"), named, scope="session")
     elif "suite" in metafunc.fixturenames:
         group = metafunc.definition.name
         params = [pytest.param(one, id=one, marks=pytest.mark.xdist_group(f"{one}-{group}")) for one in suites]

@@ -11,7 +11,7 @@ example says that a lab's host cannot have is taken out, and stands in `Prepared
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,18 +79,25 @@ class Prepared:
     adapted: tuple[str, ...] = ()
 
 
+def modes(suite: str, *, nightly: bool = False) -> tuple[str, ...]:
+    """Return the modes that a suite is run in; forky has networkd alone unless `nightly`."""
+    return MODES if nightly or suite != SUITES[-1] else MODES[:1]
+
+
 def scenarios(suite: str, *, nightly: bool = False) -> list[Scenario]:
-    """Return the scenarios of a suite; forky has them under networkd alone unless `nightly`."""
-    modes = MODES if nightly or suite != SUITES[-1] else MODES[:1]
-    found = [Scenario(suite, example, mode) for mode in modes for example in examples()]
+    """Return the scenarios of a suite."""
+    found = [Scenario(suite, example, mode) for mode in modes(suite, nightly=nightly) for example in examples()]
     if nightly:
         found += [Scenario(suite, example, "networkd", whole=True) for example in FEW]
     return found
 
 
-def prepare(scenario: Scenario, folder: Path, broken: Mapping[str, Any] | None = None) -> Prepared:
-    """Render a scenario's hosts; `folder` takes the key store."""
+def prepare(scenario: Scenario, folder: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> Prepared:
+    """Render a scenario's hosts; `folder` takes the key store, `edit` changes each file of the example beforehand."""
     data = {path.name: yaml.load(path.read_text(), Loader=yaml.BaseLoader) for path in examples()[scenario.example]}
+    if edit is not None:
+        for text in data.values():
+            edit(text)
     adapted: list[str] = []
     managers = dict(_managers(data, scenario))
     while True:
