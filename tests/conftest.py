@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--nightly", action="store_true", help="with the scenarios that are too long for every day")
     group.addoption("--lab-shell", action="store_true", help="a shell in the machine when the tests are done")
+    group.addoption("--lab-keep", action="store_true", help="leave the machine running when the tests are done")
     group.addoption(
         "--lab-logs", default="lab-logs", metavar="DIR", help="where consoles and journals go (default: lab-logs)"
     )

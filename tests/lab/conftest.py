@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.image import SUITES, LabError, make_image, missing_tools
 from lab.machine import Machine
+from lab.network import HOSTS
 from lab.running import Running
 from lab.scenarios import Scenario, modes, scenarios
+
+#: What a host is asked after a failure.
+JOURNAL = """exec 2>&1 +e
+systemctl --failed --plain --no-legend
+for command in "ip -details address" "ip rule" "ip -6 rule" "ip route show table all" "ip -6 route show table all"; do
+    printf '\n$ %s\n' "$command"; $command
+done
+printf '\n$ wg show\n'; wg show
+printf '\n$ journalctl\n'; journalctl --boot --no-pager --output=short-monotonic
+"""
+_LAB = pytest.StashKey["Lab"]()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -75,11 +88,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Lab:
     """The machines of this process: one at a time, of the suite that was asked for last."""
 
-    def __init__(self, logs: Path, folder: Path) -> None:
+    def __init__(self, logs: Path, folder: Path, stays: bool = False) -> None:
+        """Write logs below `logs` and keys below `folder`; `stays`: what failed is to be looked at in the machine."""
         self.logs = logs
+        self.stays = stays
         self.folder = folder
         self._machine: Machine | None = None
         self._running: Running | None = None
+        self._failed: dict[Scenario, Exception] = {}
 
     def machine(self, suite: str) -> Machine:
         """Return the machine of a suite, with no scenario in it."""
@@ -87,14 +103,44 @@ class Lab:
         if self._machine is None or self._machine.suite != suite:
             self.end()
             worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-            self._machine = Machine(make_image(suite), self.logs / f"{suite}-{worker}", processors=1)
+            self._machine = Machine(make_image(suite), self.logs / f"{suite}-{worker}")
         return self._machine
 
     def scenario(self, scenario: Scenario) -> Running:
-        """Return a scenario that runs, booted unless it is the one that runs already."""
+        """Return a scenario that runs, booted unless it is the one that runs already.
+
+        One that did not come up once is not tried again for each of its tests: they fail as the first did.
+        """
+        if scenario in self._failed:
+            raise self._failed[scenario]
         if self._running is None or self._running.scenario != scenario:
-            self._running = Running(self.machine(scenario.suite), scenario, self.folder)
+            machine = self.machine(scenario.suite)
+            try:
+                self._running = Running(machine, scenario, self.folder)
+            except Exception as error:
+                self._failed[scenario] = error
+                self.write_journals(scenario.id)
+                if not self.stays:
+                    self.end()
+                raise
         return self._running
+
+    def write_journals(self, name: str) -> None:
+        """Write to the logs what every host of the scenario that runs now says of itself. It raises nothing."""
+        if self._machine is None:
+            return
+        try:
+            hosts = self._machine.run(f"mkdir -p {HOSTS}; ls {HOSTS}").stdout.split()
+            scripts = [(f"host:{host}", JOURNAL) for host in hosts]
+            results = self._machine.run_many(scripts, timeout=120, check=False)
+        except (LabError, OSError):
+            # The machine itself is gone; what comes next gets another.
+            self.end()
+            return
+        folder = self.logs / "failed" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for host, result in zip(hosts, results, strict=True):
+            (folder / f"{host}.log").write_text(result.stdout + result.stderr)
 
     def end_scenario(self) -> None:
         """Take the scenario away, if one runs."""
@@ -105,6 +151,17 @@ class Lab:
             except (LabError, AssertionError):
                 # What a broken scenario leaves behind must not meet the next one.
                 self.end()
+
+    def shell(self) -> None:
+        """Give the person at the terminal a shell in the machine that runs, if one does."""
+        if self._machine is not None:
+            self._machine.shell()
+
+    def leave(self) -> None:
+        """Leave the machine that runs, if one does, as it is, and say how to reach it."""
+        if self._machine is not None:
+            print("", *self._machine.leave(), sep="\n")
+            self._machine = None
 
     def end(self) -> None:
         """End the machine."""
@@ -120,12 +177,28 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     missing = missing_tools()
     if missing:
         pytest.exit("the lab needs " + ", and ".join(missing), returncode=2)
-    logs = Path(request.config.getoption("--lab-logs"))
-    found = Lab(logs, tmp_path_factory.mktemp("lab"))
+    option = request.config.getoption
+    keep, shell = option("--lab-keep"), option("--lab-shell")
+    found = Lab(Path(option("--lab-logs")), tmp_path_factory.mktemp("lab"), stays=keep or shell)
+    request.config.stash[_LAB] = found
     yield found
-    if request.config.getoption("--lab-shell") and found._machine is not None:
-        found._machine.shell()
+    del request.config.stash[_LAB]
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        if shell:
+            found.shell()
+        if keep:
+            found.leave()
     found.end()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Keep the journals of a scenario that failed: the next one takes its machine."""
+    report: pytest.TestReport = (yield).get_result()
+    callspec = getattr(item, "callspec", None)
+    scenario = callspec.params.get("scenario") if callspec is not None else None
+    if report.when == "call" and report.failed and scenario is not None:
+        item.config.stash[_LAB].write_journals(scenario.id)
 
 
 @pytest.fixture

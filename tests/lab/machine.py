@@ -13,20 +13,19 @@ import io
 import json
 import os
 import queue
-import select
 import shlex
+import shutil
 import socket
 import subprocess
-import sys
 import tarfile
-import termios
+import tempfile
 import threading
 import time
-import tty
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import console
 from lab.image import Image, LabError
 
 #: Software emulation by default: a hypervisor inside a virtual machine often starts, and then hangs.
@@ -84,10 +83,12 @@ class Machine:
         self._answers: dict[int, queue.SimpleQueue[dict[str, object]]] = {}
         self._next = 0
         self._lock = threading.Lock()
-        self._attached = False
         ours, theirs = socket.socketpair()
-        console, self._console = socket.socketpair()
-        processors = processors or int(os.environ.get("WGNET_LAB_CPUS", "2"))
+        # Nobody but root: who reaches the console is root in the machine. A socket's path has to be short.
+        self._folder = Path(tempfile.mkdtemp(prefix="wgnet-lab-"))
+        self._console = self._folder / "console"
+        log = logs / "console.log"
+        processors = processors or int(os.environ.get("WGNET_LAB_CPUS", "1"))
         accelerator = os.environ.get("WGNET_LAB_ACCEL", _ACCELERATOR)
         self._process = subprocess.Popen(
             [
@@ -99,7 +100,7 @@ class Machine:
                 *("-device", "virtio-rng-pci"),
                 *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", _KERNEL_LINE),
                 *("-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on,cache=unsafe"),
-                *("-chardev", f"socket,id=console,fd={console.fileno()},logfile={logs / 'console.log'}"),
+                *("-chardev", f"socket,id=console,path={self._console},server=on,wait=off,logfile={log}"),
                 *("-serial", "chardev:console"),
                 *("-device", "virtio-serial-pci"),
                 *("-chardev", f"socket,id=agent,fd={theirs.fileno()}"),
@@ -108,16 +109,14 @@ class Machine:
             stdin=subprocess.DEVNULL,
             stdout=(logs / "qemu.log").open("w"),
             stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(), console.fileno()),
+            pass_fds=(theirs.fileno(),),
             start_new_session=True,
         )
         theirs.close()
-        console.close()
         self._port = ours
         hello: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
         self._answers[0] = hello
         threading.Thread(target=self._read, daemon=True).start()
-        threading.Thread(target=self._drain, daemon=True).start()
         with contextlib.suppress(queue.Empty):
             if "hello" in hello.get(timeout=_BOOT_LIMIT):
                 # udev would look at every port of every world, which costs more than to boot the hosts.
@@ -204,32 +203,35 @@ class Machine:
 
     def shell(self) -> None:
         """Give the person at the terminal a shell in the machine; Ctrl-] leaves it. The machine goes on."""
-        self.run("systemd-run --quiet --unit=lab-shell -p StandardInput=tty -p StandardOutput=tty -p TTYPath=/dev/ttyS0"
-                 " -p TTYReset=yes -E TERM=vt220 -E HOME=/root bash -l || true")  # fmt: skip
-        print("lab: a shell in the machine; Ctrl-] leaves it, `machinectl list` and /usr/local/bin/enter HOST help")
-        before = termios.tcgetattr(sys.stdin)
-        self._attached = True
-        try:
-            tty.setraw(sys.stdin)
-            while self._process.poll() is None:
-                ready, _, _ = select.select([sys.stdin, self._console], [], [], 1)
-                if sys.stdin in ready:
-                    typed = os.read(sys.stdin.fileno(), 1024)
-                    if b"\x1d" in typed:
-                        break
-                    self._console.sendall(typed)
-                if self._console in ready:
-                    os.write(sys.stdout.fileno(), self._console.recv(4096))
-        finally:
-            self._attached = False
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        self._start_shell()
+        console.attach(self._console)
+
+    def leave(self) -> list[str]:
+        """Leave the machine running, with a shell on its console; return how to reach and how to end it."""
+        self._start_shell()
+        script = Path(console.__file__)
+        return [
+            f"the machine of {self.suite} goes on; a shell in it, as root:",
+            f"    python3 {script} {self._console}",
+            "and the end of it:",
+            f"    kill {self._process.pid}; rm -r {self._folder}",
+        ]
+
+    def _start_shell(self) -> None:
+        self.put([File("/usr/local/bin/enter", console.ENTER.encode(), mode=0o755)])
+        # It comes back where somebody ends it. Whoever comes in time sees no prompt before Enter.
+        self.run(
+            "systemctl is-active --quiet lab-shell || systemd-run --quiet --collect --unit=lab-shell -p Restart=always"
+            " -p StandardInput=tty -p StandardOutput=tty -p StandardError=tty -p TTYPath=/dev/ttyS0 -p TTYReset=yes"
+            " -E TERM=vt220 -E HOME=/root bash -l"
+        )
 
     def close(self) -> None:
         """End the machine at once. What is on its disk is gone."""
         self._process.kill()
         self._process.wait()
         self._port.close()
-        self._console.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _read(self) -> None:
         pending = b""
@@ -249,14 +251,3 @@ class Machine:
                 waiting = self._answers.get(answer["id"])
                 if waiting is not None:
                     waiting.put(answer)
-
-    def _drain(self) -> None:
-        """Read what the console says while nobody is at it: qemu writes the log, but the socket must not fill up."""
-        while self._process.poll() is None:
-            if self._attached:
-                time.sleep(0.2)
-                continue
-            with contextlib.suppress(OSError, ValueError):
-                ready, _, _ = select.select([self._console], [], [], 0.5)
-                if ready and not self._attached and not self._console.recv(4096):
-                    return
