@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from lab.running import Running
 from lab.scenarios import Scenario, modes, scenarios
 
 #: What a host is asked after a failure.
-JOURNAL = """exec 2>&1 +e
+JOURNAL = r"""exec 2>&1
+set +e
 systemctl --failed --plain --no-legend
 for command in "ip -details address" "ip rule" "ip -6 rule" "ip route show table all" "ip -6 route show table all"; do
     printf '\n$ %s\n' "$command"; $command
@@ -193,12 +195,13 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
-    """Keep the journals of a scenario that failed: the next one takes its machine."""
+    """Keep the journals of the hosts of a test that failed: the next scenario takes their machine."""
     report: pytest.TestReport = (yield).get_result()
-    callspec = getattr(item, "callspec", None)
-    scenario = callspec.params.get("scenario") if callspec is not None else None
-    if report.when == "call" and report.failed and scenario is not None:
-        item.config.stash[_LAB].write_journals(scenario.id)
+    lab = item.config.stash.get(_LAB, None)
+    if lab is not None and report.when == "call" and report.failed:
+        callspec = getattr(item, "callspec", None)
+        scenario = callspec.params.get("scenario") if callspec is not None else None
+        lab.write_journals(scenario.id if scenario is not None else re.sub(r"[^\w.-]+", "-", item.name).strip("-"))
 
 
 @pytest.fixture
