@@ -29,6 +29,8 @@ _KERNEL_MTU = 1420
 #: Metrics that the kernel gives: IPv4, IPv6's prefixes of addresses, IPv6's other routes; IP6_RT_PRIO_* of Linux.
 _KERNEL_METRICS = (0, 256, 1024)
 _LINK_LOCAL = ipaddress.ip_network("fe80::/64")
+#: What NetworkManager gives the route to that prefix, whatever the profile says.
+_METRIC_LINK_LOCAL = 1024
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,8 @@ def _table_default(case: Case, found: Difference) -> bool:
 
 def _link_local(case: Case, found: Difference) -> bool:
     one = found.managed
+    if found.what == "metric":
+        return isinstance(found.of, Route) and found.of.destination == _LINK_LOCAL and one == _METRIC_LINK_LOCAL
     if found.quick is not None:
         return False
     if found.what == "address" and isinstance(one, HostAddress):
@@ -306,7 +310,7 @@ MEANT = (
     Meant(
         "link-local address",
         "A WireGuard interface has no link-local address unless the file names one.",
-        "Under NetworkManager it has one where it has IPv6, and the route to `fe80::/64`.",
+        "Under NetworkManager it has one where it has IPv6, and the route to `fe80::/64`, always with metric 1024.",
         "No profile with IPv6 can ask for an interface without one. No peer's AllowedIPs hold it.",
         (Manager.NETWORKMANAGER,),
         _link_local,

@@ -17,7 +17,6 @@ from lab.network import Network
 from lab.state import READ, LiveState, parse_state
 from lab.wiring import underlay_files
 from lab.world import Node, Port, Wire, World
-
 from wgnet.syntax.spec import Manager
 
 #: The host of wg-quick; those of the managers have their names.
@@ -110,7 +109,9 @@ while read -r name endpoints names rules; do
   try "$name" "$endpoints" "$names" 2>"/run/corpus/said" </dev/null || { printf '@@@@!\n'; cat /run/corpus/said; }
   down "$name" "$rules" >/run/corpus/said 2>&1 </dev/null || { printf '@@@@!\n'; cat /run/corpus/said; }
   [ ! -e "/etc/wgnet/$name.key" ] || rm -f "/etc/sysctl.d/50-wgnet-$name.conf" "/etc/wgnet/$name".*
-  for file in ipv4/conf/all/src_valid_mark ipv4/ip_forward ipv6/conf/all/forwarding; do echo 0 >"/proc/sys/net/$file"; done
+  for file in ipv4/conf/all/src_valid_mark ipv4/ip_forward ipv6/conf/all/forwarding; do
+    echo 0 >"/proc/sys/net/$file"
+  done
 done <<'ENTRIES'
 """
 

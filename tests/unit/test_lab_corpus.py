@@ -27,6 +27,7 @@ from wgnet.syntax.spec import Manager
 
 ENTRIES = entries()
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "wg-quick.md"
+LINK_LOCAL = ipaddress.ip_network("fe80::/64")
 #: What a kernel that is left to choose takes: no two the same.
 CHOSEN = {None: 40001, Manager.NETWORKD: 40002, Manager.NETWORKMANAGER: 40003}
 
@@ -142,7 +143,9 @@ def _live(expected: ExpectedState, manager: Manager, private_key: str | None, *,
         addresses = set(map(HostAddress, one.addresses))
         if one.link_local and link_local:
             addresses.add(HostAddress(ipaddress.ip_interface("fe80::99/64")))
-            routes.add(Route(ipaddress.ip_network("fe80::/64"), 254, 1024, name, "kernel"))
+            routes.add(Route(LINK_LOCAL, 254, 1024, name, "kernel"))
+        if one.link_local:
+            routes = {replace(route, metric=1024) if route.destination == LINK_LOCAL else route for route in routes}
         interfaces[name] = LiveInterface(
             name, True, one.mtu, frozenset(addresses), wireguard, wireguard, frozenset(), None
         )
