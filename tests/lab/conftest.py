@@ -62,7 +62,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ]
         metafunc.parametrize(("suite", "mode"), named, scope="session")
     elif "suite" in metafunc.fixturenames:
-        group = metafunc.definition.name
+        # What a module brings up for its tests it brings up once.
+        group = metafunc.definition.path.stem
         params = [pytest.param(one, id=one, marks=pytest.mark.xdist_group(f"{one}-{group}")) for one in suites]
         metafunc.parametrize("suite", params, scope="session")
 
