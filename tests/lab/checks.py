@@ -59,10 +59,8 @@ class Packet:
         if not self.arrives:
             return f"ping -q -n -c 2 -i 0.5 -w {_SILENCE} -I {source} {target}"
         # -c 1 with a deadline: goes on until one is answered. Then a whole packet, which must not be fragmented.
-        return (
-            f"ping -q -n -c 1 -i 0.5 -w {_PATIENCE} -I {source} {target}"
-            f" && ping -q -n -c 1 -i 0.5 -w {_PATIENCE} -M do -s {self.size - _HEADERS[self.version]} -I {source} {target}"
-        )
+        ping = f"ping -q -n -c 1 -i 0.5 -w {_PATIENCE} -I {source} {target}"
+        return f"{ping} && {ping} -M do -s {self.size - _HEADERS[self.version]}"
 
 
 def bring_up(running: Running) -> None:
