@@ -212,7 +212,7 @@ def _customise(tree: Path) -> None:
     for masked in _MASKED:
         (units / masked).unlink(missing_ok=True)
         (units / masked).symlink_to("/dev/null")
-    # Unit generators are for machines with consoles, swap, encrypted disks and init scripts: a process each, every boot.
+    # Unit generators are for machines with consoles, swap, encrypted disks and init scripts: a process each.
     generators = tree / "etc/systemd/system-generators"
     generators.mkdir(exist_ok=True)
     for generator in (tree / "usr/lib/systemd/system-generators").iterdir():

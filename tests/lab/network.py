@@ -22,7 +22,7 @@ _BOOT_LIMIT = 240
 
 
 class Network:
-    """A world in a machine. `boot` starts hosts, `close` takes everything away, so that the next world finds nothing."""
+    """A world in a machine. `boot` starts hosts, `close` takes everything away, for the next world to find nothing."""
 
     def __init__(self, machine: Machine, world: World) -> None:
         """Build the wires and every node that is not a host."""

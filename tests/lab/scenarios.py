@@ -66,7 +66,7 @@ class Scenario:
 
 @dataclass
 class Prepared:
-    """A scenario's fleet as it is rendered: plans, files and managers by host, and what the example had to leave out."""
+    """A scenario as it is rendered: plans, files and managers by host, and what the example had to leave out."""
 
     scenario: Scenario
     fleet: Fleet
