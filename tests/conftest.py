@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -35,5 +37,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "scenario_of(*examples): the examples that a test of the lab is about")
-    # What pytest-xdist registers itself, where it is loaded.
-    config.addinivalue_line("markers", "xdist_group(name): tests that share a machine of the lab")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a world of the lab in one worker of pytest-xdist, whatever `--dist` says."""
+    if not config.getoption("--lab"):
+        return None
+    from lab.schedule import LabScheduling
+
+    return LabScheduling(config, log)

@@ -41,7 +41,7 @@ def chosen_suites(config: pytest.Config) -> tuple[str, ...]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each test its scenarios, or its suites; xdist keeps what shares a machine together."""
+    """Give each test its scenarios, or its suites. What shares a world is known by these names (schedule.py)."""
     config = metafunc.config
     suites = chosen_suites(config)
     if "scenario" in metafunc.fixturenames:
@@ -50,26 +50,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if wanted is not None:
             examples = wanted.args
             found = [one for one in found if one.example in examples]
-        params = [pytest.param(one, id=one.id, marks=pytest.mark.xdist_group(one.id)) for one in found]
+        params = [pytest.param(one, id=one.id) for one in found]
         metafunc.parametrize("scenario", params, scope="session")
     elif {"suite", "mode"} <= {*metafunc.fixturenames}:
         # A test that makes a scenario of its own has it in every mode that the examples are in.
         nightly = config.getoption("--nightly")
         pairs = [(suite, mode) for suite in suites for mode in modes(suite, nightly=nightly)]
-        named = [
-            pytest.param(suite, mode, id=f"{suite}-{mode}", marks=pytest.mark.xdist_group(f"{suite}-{mode}"))
-            for suite, mode in pairs
-        ]
+        named = [pytest.param(suite, mode, id=f"{suite}-{mode}") for suite, mode in pairs]
         metafunc.parametrize(("suite", "mode"), named, scope="session")
     elif "suite" in metafunc.fixturenames:
-        # What a module brings up for its tests it brings up once.
-        group = metafunc.definition.path.stem
-        params = [pytest.param(one, id=one, marks=pytest.mark.xdist_group(f"{one}-{group}")) for one in suites]
-        metafunc.parametrize("suite", params, scope="session")
+        metafunc.parametrize("suite", suites, scope="session")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep suites together, and in a suite the scenarios: a machine is booted once, a world built once."""
+    """Keep suites together, and in a suite the scenarios: a machine is booted once, a world built once.
+
+    What has no scenario takes longest, so it comes first: no worker is to begin it when the others are at their end.
+    """
 
     def place(item: pytest.Item) -> tuple[int, str]:
         callspec = getattr(item, "callspec", None)
@@ -79,7 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         suite = scenario.suite if scenario is not None else callspec.params.get("suite")
         if suite is None:
             return (len(SUITES), "")
-        return (SUITES.index(suite), scenario.id if scenario is not None else "~")
+        return (SUITES.index(suite), scenario.id if scenario is not None else "")
 
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
     ordered = sorted(ours, key=place)

@@ -16,7 +16,7 @@ from typing import Literal
 Outcome = Literal["passed", "failed", "not run"]
 #: The row of tests that are not of one mode: corpora, and the lab's tests of itself.
 OTHERS = "others"
-#: A test's parameters, and the group that pytest-xdist adds to its name.
+#: A test's parameters, and the group that pytest-xdist may add to its name.
 _PARAMETERS = re.compile(r"\[(.*)\](?:@.*)?$", re.DOTALL)
 
 
@@ -76,11 +76,8 @@ def read_cases(path: Path, suite: str, modes: Sequence[str], known: Mapping[str,
     found = []
     for element in ElementTree.parse(path).iter("testcase"):
         name = element.get("name", "")
-        match = _PARAMETERS.search(name)
-        parameters = f"-{match.group(1)}-" if match else ""
-        # The longest one: "two-hubs-whole" is not "two-hubs".
-        scenario = max((one for one in known if f"-{one}-" in parameters), key=len, default=None)
-        beginning = [mode for mode in modes if parameters.startswith(f"-{suite}-{mode}-")]
+        scenario = scenario_of(name, known)
+        beginning = [mode for mode in modes if _parameters(name).startswith(f"-{suite}-{mode}-")]
         mode = known[scenario] if scenario else beginning[0] if beginning else OTHERS
         outcome: Outcome = "passed"
         if element.find("failure") is not None or element.find("error") is not None:
@@ -90,6 +87,18 @@ def read_cases(path: Path, suite: str, modes: Sequence[str], known: Mapping[str,
         where = element.get("classname", "").rpartition(".")[2]
         found.append(Case(f"{where}::{name.partition('@')[0]}" if where else name, mode, scenario, outcome))
     return tuple(found)
+
+
+def scenario_of(name: str, known: Iterable[str]) -> str | None:
+    """Return the scenario that a test's name says it is about, None if none."""
+    parameters = _parameters(name)
+    # The longest one: "two-hubs-whole" is not "two-hubs".
+    return max((one for one in known if f"-{one}-" in parameters), key=len, default=None)
+
+
+def _parameters(name: str) -> str:
+    match = _PARAMETERS.search(name)
+    return f"-{match.group(1)}-" if match else ""
 
 
 def table(reports: Iterable[SuiteReport]) -> str:

@@ -137,7 +137,7 @@ def run_suite(suite: str, options: argparse.Namespace, jobs: int, logs: Path) ->
     command = [
         *(sys.executable, "-m", "pytest", "tests/lab", "--lab", f"--suite={suite}"),
         *(f"--lab-logs={logs}", f"--junitxml={results}", "-o", f"junit_suite_name={suite}"),
-        *(["-n", str(jobs), "--dist=loadgroup"] if jobs > 1 else []),
+        *(["-n", str(jobs)] if jobs > 1 else []),
         *(["-k", options.k] if options.k else []),
         *(["--nightly"] if options.nightly else []),
         *(["--lab-keep"] if options.keep else []),

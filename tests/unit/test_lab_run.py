@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from lab.image import SUITES
 from lab.report import OTHERS, SuiteReport, duration, read_cases, table
 from lab.runner import CANNOT, FAILED, OK, conclude, jobs_for, left_out, parse, versions
 from lab.scenarios import MODES, Scenario, scenarios
+from lab.schedule import group_of
 
 CHECKOUT = Path(__file__).parent.parent.parent
 RUN = CHECKOUT / "tests/lab/run"
@@ -83,6 +85,39 @@ def test_each_name_that_pytest_gives_a_scenario_is_found_again(tmp_path: Path) -
     found = read_cases(junit(tmp_path / "a.xml", [f"test_x[{name}]@{name}" for name in every]), "forky", MODES, KNOWN)
     assert [case.scenario for case in found] == every
     assert [case.mode for case in found] == [KNOWN[name] for name in every]
+
+
+def test_workers_share_no_scenario_and_no_module_that_brings_up_its_own(tmp_path: Path) -> None:
+    # pytest collects and shares out as always; only that a test runs is replaced by a note of who would run it.
+    (tmp_path / "who.py").write_text(
+        "import os, pathlib, pytest\n"
+        "from _pytest.reports import TestReport\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_runtest_protocol(item):\n"
+        "    with pathlib.Path(os.environ['NOTES']).open('a') as notes:\n"
+        "        print(os.environ['PYTEST_XDIST_WORKER'], item.nodeid, file=notes)\n"
+        "    report = TestReport(item.nodeid, item.location, {}, 'passed', None, 'call')\n"
+        "    item.ihook.pytest_runtest_logreport(report=report)\n"
+        "    return True\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "NOTES": str(tmp_path / "notes")}
+    environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST")}
+    command = [sys.executable, "-m", "pytest", "-p", "who", "-p", "no:cacheprovider", "tests/lab", "--lab", "-n", "2"]
+    done = subprocess.run([*command, "--suite=forky"], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    workers: dict[str, set[str]] = {}
+    orders: dict[str, list[str]] = {}
+    for line in (tmp_path / "notes").read_text().splitlines():
+        worker, _, name = line.partition(" ")
+        group = group_of(name, list(KNOWN))
+        workers.setdefault(group, set()).add(worker)
+        orders.setdefault(worker, []).append(group)
+    assert {one.id for one in scenarios("forky")} <= set(workers)
+    assert [group for group, found in workers.items() if len(found) > 1] == []
+    assert len(orders) == 2
+    for order in orders.values():
+        # Nor does a worker leave a group and come back to it.
+        assert len([group for group, _ in groupby(order)]) == len(set(order))
 
 
 def test_what_was_left_out_is_said_with_the_modes() -> None:
