@@ -183,11 +183,16 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     request.config.stash[_LAB] = found
     yield found
     del request.config.stash[_LAB]
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        if shell:
-            found.shell()
-        if keep:
-            found.leave()
+    if shell or keep:
+        capture = request.config.pluginmanager.getplugin("capturemanager")
+        capture.suspend(in_=True)
+        try:
+            if shell:
+                found.shell()
+            if keep:
+                found.leave()
+        finally:
+            capture.resume()
     found.end()
 
 
