@@ -35,7 +35,9 @@ class Running:
         self.prepared = prepared or prepare(scenario, folder)
         self.hosts = self.prepared.hosts
         self.managers = self.prepared.managers
-        self.world: World = make_world(self.prepared.fleet, frozenset(self.hosts))
+        # Who is external has no files, and is there all the same.
+        external = {name for name, manager in self.managers.items() if manager is Manager.EXTERNAL}
+        self.world: World = make_world(self.prepared.fleet, frozenset({*self.hosts, *external}))
         self.network = Network(machine, self.world)
         for host in self.hosts:
             self._install(host)
@@ -59,7 +61,7 @@ class Running:
         self.network.install(host, enabled, [*files, *map(as_file, self.prepared.files[host])], units)
 
     def _start_external(self, name: str) -> None:
-        """Be the provider: WireGuard by hand, and everything that comes out of the tunnel goes out translated."""
+        """Be the provider: WireGuard by hand; the world lets the node forward and translate what comes out of it."""
         for routing in self.prepared.fleet.routings:
             topology = routing.topology
             host = next((each for each in topology.hosts if each.name == name), None)
@@ -81,10 +83,7 @@ class Running:
             self.machine.run(
                 "ip link add wg0 type wireguard; wg setconf wg0 /dev/stdin\n"
                 + "\n".join(f"ip address add {address} dev wg0" for address in _PROVIDER_ADDRESSES)
-                + f"\nip link set wg0 up\n{adding}\n"
-                "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n"
-                "nft add table inet veil; nft add chain inet veil post '{ type nat hook postrouting priority 100; }'\n"
-                "nft add rule inet veil post oifname != wg0 masquerade",
+                + f"\nip link set wg0 up\n{adding}",
                 node=f"netns:{name}",
                 given="\n".join(lines) + "\n",
             )
