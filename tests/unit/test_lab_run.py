@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -264,6 +267,33 @@ def test_versions_are_those_of_the_image(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3601, "60 min 1 s")])
 def test_times_are_said_as_a_person_does(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_a_console_is_joined_to_the_terminal_until_it_is_left() -> None:
+    # A short path: a socket's name has to fit into 108 bytes.
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder, socket.socket(socket.AF_UNIX) as server:
+        path = Path(folder) / "console"
+        server.bind(str(path))
+        server.listen()
+        server.settimeout(20)
+        ours, theirs = pty.openpty()
+        command = [sys.executable, str(CHECKOUT / "tests/lab/console.py"), str(path)]
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+            console, _ = server.accept()
+            with console:
+                console.settimeout(20)
+                # Once this is shown, the terminal waits for keys.
+                console.sendall(b"from the machine")
+                said = b""
+                while b"from the machine" not in said:
+                    said += os.read(ours, 100)
+                os.write(ours, b"\x03")
+                # As it is typed: no Enter is waited for, and Ctrl-C is for the machine.
+                assert console.recv(100) == b"\x03"
+                os.write(ours, b"\x1d")
+                assert process.wait(timeout=20) == 0
+        os.close(ours)
+        os.close(theirs)
 
 
 def check(path: Path, *suite: str) -> subprocess.CompletedProcess[str]:
