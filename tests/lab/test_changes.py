@@ -20,6 +20,7 @@ import pytest
 from lab.checks import bring_up, packets, unreachable
 from lab.machine import File
 from lab.running import Running
+from lab.settle import settle
 from lab.wiring import move_script, return_script, underlay_files
 from lab.world import World, moved
 from wgnet.plan.types import InterfacePlan
@@ -69,6 +70,7 @@ def _arrive(running: Running, host: str, world: World, plug: str) -> None:
     else:
         command = f"networkctl reload && networkctl reconfigure {port.name}"
     running.network.run(host, command)
+    settle(running, [host])
 
 
 def _goes_on(running: Running, host: str, hub: str, world: World, answers: Callable[[], int]) -> None:
@@ -96,7 +98,7 @@ def test_a_hub_loses_its_power_and_the_spokes_find_it_again(running: Running) ->
     running.network.power_off(hub)
     # The spokes have sessions, and are told nothing.
     assert not _answered(running, spoke, _address(running, hub), seconds=3)
-    assert running.network.boot([hub], running.prepared.credentials) == []
+    _boot(running, hub)
     others = [host for host in running.hosts if host != hub]
     pings = [(host, _ping(_address(running, hub), _NEW_SESSION + _SLACK)) for host in others]
     results = running.network.run_many(pings, timeout=_NEW_SESSION + 60, check=False)
@@ -107,9 +109,10 @@ def test_a_hub_loses_its_power_and_the_spokes_find_it_again(running: Running) ->
 
 @pytest.mark.scenario_of("office")
 def test_a_spoke_that_reboots_is_what_it_was(running: Running) -> None:
+    settle(running, ["laptop"])
     (before,) = running.states(("laptop",)).values()
     _shut_down(running, "laptop")
-    assert running.network.boot(["laptop"], running.prepared.credentials) == []
+    _boot(running, "laptop")
     (after,) = running.states(("laptop",)).values()
     assert after == before
     _wait_for_answers(running, "laptop", "fra")
@@ -171,6 +174,7 @@ def _both_ends(running: Running, interface: str, *, up: bool) -> None:
             Manager.WG_QUICK: f"systemctl {'start' if up else 'stop'} wg-quick@{interface}",
         }[running.managers[host]]
         running.network.run(host, command)
+        settle(running, [host])
 
 
 # --- a person decides ------------------------------------------------------------------------------------------------
@@ -180,7 +184,7 @@ def _both_ends(running: Running, interface: str, *, up: bool) -> None:
 def test_a_tunnel_that_a_person_brings_up_waits_for_that(running: Running) -> None:
     bring_up(running)
     running.network.power_off("alice")
-    assert running.network.boot(["alice"], running.prepared.credentials) == []
+    _boot(running, "alice")
     interface = _plan(running, "alice").interface
     assert f"{interface}: " not in running.network.run("alice", "ip -o link show up").stdout
     assert not _answered(running, "alice", "192.168.20.53", seconds=2)
@@ -296,6 +300,12 @@ def _ping(target: str, seconds: int) -> str:
 
 def _answered(running: Running, node: str, target: str, *, seconds: int) -> bool:
     return running.network.run(node, _ping(target, seconds), timeout=seconds + 60, check=False).status == 0
+
+
+def _boot(running: Running, host: str) -> None:
+    """Give a host its power again."""
+    assert running.network.boot([host], running.prepared.credentials) == []
+    settle(running, [host])
 
 
 def _wait_for_answers(running: Running, host: str, hub: str) -> None:
