@@ -168,7 +168,8 @@ def _expectations(running: Running, tracer: Tracer, routing: Routing) -> Iterato
             yield Packet(source.name, source.interface, str(sender), str(address), size, expectation.reachable)
             # A plain host knows its router alone: it finds the way back where that is the tunnel's host.
             last = routing.topology.by_name[there.hosts[-1]]
-            if expectation.reachable and last.name != source.name and not last.masquerade:
+            translates = last.masquerade or last.manager is Manager.EXTERNAL
+            if expectation.reachable and last.name != source.name and not translates:
                 plain = running.world.plain_at(str(address))
                 yield Packet(plain.name, "", str(address), str(sender), size, arrives=True)
 

@@ -79,6 +79,7 @@ _MASKED = (
     "systemd-hwdb-update.service",
     "systemd-journal-catalog-update.service",
     "systemd-journal-flush.service",
+    "systemd-logind-varlink.socket",
     "systemd-logind.service",
     "systemd-modules-load.service",
     "systemd-random-seed.service",

@@ -34,7 +34,7 @@ _ACCELERATOR = "tcg,thread=multi"
 #: half as much again (measured: 123 s of processor time against 83 s for the same boots). Without cx16, because
 #: qemu 7.2 leaves nonsense in EFLAGS after cmpxchg16b: kernels from 6.12 on, whose allocator uses it, die of it.
 _PROCESSOR = "qemu64,-cx16"
-_BOOT_LIMIT = 240.0
+_BOOT_LIMIT = 400.0
 #: What hardens a kernel, or looks for its own faults, costs under emulation, and no test is about it.
 _KERNEL_LINE = (
     "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=-1 systemd.show_status=false mitigations=off audit=0 lsm="

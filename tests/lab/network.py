@@ -18,7 +18,7 @@ from lab.world import World
 
 #: Where the hosts' own files lie in the machine: in memory.
 HOSTS = "/run/lab"
-_BOOT_LIMIT = 240
+_BOOT_LIMIT = 600
 
 
 class Network:
