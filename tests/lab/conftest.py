@@ -26,6 +26,8 @@ done
 printf '\n$ wg show\n'; wg show
 printf '\n$ journalctl\n'; journalctl --boot --no-pager --output=short-monotonic
 """
+#: The module that every suite runs every day.
+_EVERY_DAY = "test_bring_up"
 _LAB = pytest.StashKey["Lab"]()
 
 
@@ -62,7 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("suite", suites, scope="session")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep suites together, and in a suite the scenarios: a machine is booted once, a world built once.
 
     What has no scenario takes longest, so it comes first: no worker is to begin it when the others are at their end.
@@ -78,6 +80,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             return (len(SUITES), "")
         return (SUITES.index(suite), scenario.id if scenario is not None else "")
 
+    if not config.getoption("--nightly"):
+        # The newest suite has its examples brought up every day; all else that is proven there is proven at night.
+        spared = [item for item in items if place(item)[0] == SUITES.index(SUITES[-1]) and item.path.stem != _EVERY_DAY]
+        if spared:
+            config.hook.pytest_deselected(items=spared)
+            items[:] = [item for item in items if item not in set(spared)]
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
     ordered = sorted(ours, key=place)
     places = [number for number, item in enumerate(items) if item in set(ours)]
