@@ -279,7 +279,9 @@ def test_masquerading_leaves_traffic_between_peers_alone(running: Running) -> No
     }
     questions = {host: [a for name, a in expected if name == host] for host in own}
     with _responders(running, {"laptop": (), "desktop": ()}):
-        assert _asked(running, questions) == expected
+        # A host of wg-quick sends no keepalives: it can be called once it has called.
+        first = _asked(running, {"desktop": questions.pop("desktop")})
+        assert first | _asked(running, questions) == expected
 
 
 @pytest.mark.scenario_of(*_EXIT_EXAMPLES)
