@@ -15,7 +15,7 @@ from lab.state import Dns
 from wgnet.model.topology import TABLE_MAIN, Host
 from wgnet.routing.allowed_ips import Routing
 from wgnet.routing.trace import Tracer, common_version_addresses
-from wgnet.syntax.spec import Manager
+from wgnet.syntax.spec import Address, Manager
 
 #: What WireGuard gives its interfaces.
 _KERNEL_MTU = 1420
@@ -160,7 +160,7 @@ def _expectations(running: Running, tracer: Tracer, routing: Routing) -> Iterato
         if address is None:
             continue
         for source in expectation.sources:
-            if not _answers(running, routing, source):
+            if not _answers(running, routing, source) or not _carries(running, routing, source, address):
                 continue
             sender = next(own.ip for own in source.addresses if own.version == address.version)
             there = tracer.trace(source, sender, address)
@@ -183,6 +183,17 @@ def _answers(running: Running, routing: Routing, host: Host) -> bool:
         for plan in running.prepared.plans[host.name].interfaces
         if plan.network == routing.topology.name
     )
+
+
+def _carries(running: Running, routing: Routing, host: Host, address: Address) -> bool:
+    """Whether this network is a host's way to an address, and not another with the prefix and a smaller metric."""
+    ways = [
+        (-route.destination.prefixlen, route.metric, plan.network)
+        for plan in running.prepared.plans[host.name].interfaces
+        for route in plan.routes
+        if route.table == TABLE_MAIN and route.destination.version == address.version and address in route.destination
+    ]
+    return not ways or min(ways)[2] == routing.topology.name
 
 
 def _mtu(running: Running, routing: Routing, way: tuple[str, ...]) -> int:
