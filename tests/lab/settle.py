@@ -1,14 +1,15 @@
 """Waits until the managers of hosts have done what their files say, or given up.
 
-Input: a scenario that runs. To systemd a host has booted when its manager runs; NetworkManager activates connections
-for seconds after that, and either manager when it was told of a change. It judges nothing: that is for the checks.
+Input: a network whose hosts have booted, and who manages each. To systemd a host has booted when its manager runs;
+NetworkManager activates connections for seconds after that, and either manager when it was told of a change. It judges
+nothing: that is for the checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from lab.running import Running
+from lab.network import Network
 from wgnet.syntax.spec import Manager
 
 _LIMIT = 90
@@ -18,10 +19,7 @@ _NETWORKMANAGER = (
 )
 
 
-def settle(running: Running, hosts: Sequence[str] | None = None) -> None:
-    """Wait for some hosts, or for all; an AssertionError after 90 s."""
-    scripts = [
-        (host, _NETWORKMANAGER if running.managers[host] is Manager.NETWORKMANAGER else _NETWORKD)
-        for host in (running.hosts if hosts is None else hosts)
-    ]
-    running.network.run_many(scripts, timeout=_LIMIT)
+def settle(network: Network, managers: Mapping[str, Manager], hosts: Sequence[str]) -> None:
+    """Wait for hosts; an AssertionError after 90 s."""
+    scripts = [(host, _NETWORKMANAGER if managers[host] is Manager.NETWORKMANAGER else _NETWORKD) for host in hosts]
+    network.run_many(scripts, timeout=_LIMIT)

@@ -179,7 +179,7 @@ def _with(right: Prepared, mistakes: tuple[Mistake, ...]) -> Prepared:
 
 def _checks(running: Running, hosts: list[str]) -> dict[str, list[str]]:
     """Return what the checks of every example say; of packets, those that hosts with a mistake send to a hub."""
-    settle(running)
+    settle(running.network, running.managers, running.hosts)
     hub = next(host for host in running.hosts if host not in hosts or host == "fra")
     addresses = {str(one.address.ip) for one in running.prepared.plans[hub].interfaces[0].addresses}
     some = [one for one in packets(running) if one.node in hosts and one.target in addresses]
