@@ -11,7 +11,7 @@ import hashlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from lab.image import ENABLEMENT
+from lab.image import ENABLEMENT, LabError
 from lab.machine import File, Machine, Result
 from lab.wiring import build_script, destroy_script, ports_script
 from lab.world import World
@@ -98,7 +98,11 @@ class Network:
             "state=$(systemctl is-system-running --wait) || true\n"
             '[ "$state" = running ] || { echo "$state:"; systemctl --failed --plain --no-legend; }'
         )
-        results = self.run_many([(host, waiting) for host in hosts], timeout=_BOOT_LIMIT)
+        results = self.run_many([(host, waiting) for host in hosts], timeout=_BOOT_LIMIT, check=False)
+        for host, result in zip(hosts, results, strict=True):
+            if result.status:
+                said = self.machine.run(f"journalctl -b -q --no-pager -o cat -n 30 -u lab-{host}", check=False).stdout
+                raise LabError(f"{host} did not boot (status {result.status}): {result.stderr}\n{said}")
         return [
             f"{host}: {result.stdout.strip()}" for host, result in zip(hosts, results, strict=True) if result.stdout
         ]
@@ -118,7 +122,8 @@ class Network:
 def _kill(host: str) -> str:
     return (
         f"systemctl kill --kill-whom=all --signal=KILL lab-{host} 2>/dev/null || true\n"
-        f"while systemctl is-active --quiet lab-{host}; do sleep 0.05; done\n"
+        # Also "deactivating" is not yet gone: the next container of this name would be put into the old one's cgroup.
+        f"until systemctl is-active lab-{host} | grep -q -x -e inactive -e failed; do sleep 0.05; done\n"
         f"systemctl reset-failed lab-{host} 2>/dev/null || true\n"
         f"if [ -e /run/netns/host-{host} ]; then ip netns delete host-{host}; fi"
     )
