@@ -36,7 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "scenario_of(*examples): the examples that a test of the lab is about")
+    config.addinivalue_line(
+        "markers", "scenario_of(*examples, modes=...): the examples that a test of the lab is about"
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

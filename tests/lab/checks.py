@@ -27,6 +27,12 @@ _PATIENCE, _SILENCE = 12, 2
 _NOT_OURS = (
     ("NetworkManager", r"dns-mgr: update-pending changed: DNS plugin did not become ready", "resolved starts after it"),
     ("NetworkManager", r"failed to open /run/network/ifstate", "Debian's ifupdown is not installed"),
+    (
+        "nm-dispatcher",
+        r"dispatcher\.d/01-ifupdown failed",
+        "nor are the folders that Debian's script for it looks into",
+    ),
+    ("NetworkManager", r"dispatcher\.d/01-ifupdown|'01-ifupdown'", "the same, told by NetworkManager"),
 )
 _UNITS = ("systemd-networkd", "NetworkManager", "systemd-sysctl", "systemd-resolved", "wg-quick@*", "wgnet-*")
 
@@ -58,9 +64,11 @@ class Packet:
             source, target = self.interface, f"{target}%{self.interface}"
         if not self.arrives:
             return f"ping -q -n -c 2 -i 0.5 -w {_SILENCE} -I {source} {target}"
-        # -c 1 with a deadline: goes on until one is answered. Then a whole packet, which must not be fragmented.
-        ping = f"ping -q -n -c 1 -i 0.5 -w {_PATIENCE} -I {source} {target}"
-        return f"{ping} && {ping} -M do -s {self.size - _HEADERS[self.version]}"
+        # Not -w, which ends at the first router that knows no way yet.
+        ping = f"ping -q -n -c 1 -W 1 -I {source} {target}"
+        whole = f"{ping} -M do -s {self.size - _HEADERS[self.version]}"
+        until = f"do [ $SECONDS -lt {_PATIENCE} ] || exit 1; sleep 0.3; done"
+        return f"until {ping}; {until}; until {whole}; {until}"
 
 
 def bring_up(running: Running) -> None:
@@ -128,7 +136,7 @@ def _send(running: Running, some: list[Packet]) -> list[Packet]:
         (
             node,
             "".join(
-                f"{{ {packet.command()}; }} >/dev/null 2>&1 && echo {number} &\n" for number, packet in enumerate(ones)
+                f"( {packet.command()} ) >/dev/null 2>&1 && echo {number} &\n" for number, packet in enumerate(ones)
             )
             + "wait",
         )

@@ -14,7 +14,7 @@ from lab.image import SUITES, LabError, make_image, missing_tools
 from lab.machine import Machine
 from lab.network import HOSTS
 from lab.running import Running
-from lab.scenarios import Scenario, modes, scenarios
+from lab.scenarios import MODES, Scenario, modes, scenarios
 
 #: What a host is asked after a failure.
 JOURNAL = r"""exec 2>&1
@@ -51,7 +51,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         found = [one for suite in suites for one in scenarios(suite, nightly=config.getoption("--nightly"))]
         if wanted is not None:
             examples = wanted.args
-            found = [one for one in found if one.example in examples]
+            only = wanted.kwargs.get("modes", MODES)
+            found = [one for one in found if one.example in examples and one.mode in only]
         params = [pytest.param(one, id=one.id) for one in found]
         metafunc.parametrize("scenario", params, scope="session")
     elif {"suite", "mode"} <= {*metafunc.fixturenames}:

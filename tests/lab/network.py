@@ -109,21 +109,33 @@ class Network:
 
     def power_off(self, host: str) -> None:
         """Take a host's power away. Its disk stays, what it had in memory is gone."""
-        self.machine.run(_kill(host))
+        self.machine.run(_kill([host]))
 
     def close(self) -> None:
         """Take every host and every wire away."""
-        for host in sorted(self._known):
-            self.machine.run(f"{_kill(host)}\numount {HOSTS}/{host}/root\nrm -rf {HOSTS}/{host}")
+        if self._known:
+            roots = " ".join(f"{HOSTS}/{host}/root" for host in self._known)
+            self.machine.run(f"{_kill(self._known)}\numount {roots}\nrm -rf {HOSTS}/*", timeout=300)
         self._known.clear()
         self.machine.run(destroy_script(self.world), timeout=240)
 
 
-def _kill(host: str) -> str:
-    return (
-        f"systemctl kill --kill-whom=all --signal=KILL lab-{host} 2>/dev/null || true\n"
-        # Also "deactivating" is not yet gone: the next container of this name would be put into the old one's cgroup.
-        f"until systemctl is-active lab-{host} | grep -q -x -e inactive -e failed; do sleep 0.05; done\n"
-        f"systemctl reset-failed lab-{host} 2>/dev/null || true\n"
-        f"if [ -e /run/netns/host-{host} ]; then ip netns delete host-{host}; fi"
+def _kill(hosts: Iterable[str]) -> str:
+    """Return the script that ends hosts at once, and waits until systemd has forgotten them."""
+    names = list(hosts)
+    units = " ".join(f"lab-{host}.service" for host in names)
+    return "\n".join(
+        (
+            f"systemctl kill --kill-whom=all --signal=KILL {units} 2>/dev/null || true",
+            # "deactivating" is not yet gone: the next container of that name would be put into the old one's cgroup.
+            'alive() { (systemctl is-active "$@" || true) | grep -v -x -e inactive -e failed >/dev/null; }',
+            f"while alive {units}; do sleep 0.05; done",
+            f"systemctl reset-failed {units} 2>/dev/null || true",
+            f"for host in {' '.join(names)}; do",
+            "if [ -e /run/netns/host-$host ]; then ip netns delete host-$host; fi",
+            # nspawn, since systemd 256, refuses to start where one that was killed left this.
+            "export=/run/systemd/nspawn/unix-export/$host",
+            "if [ -e $export ]; then umount $export 2>/dev/null || true; rmdir $export; fi",
+            "done",
+        )
     )

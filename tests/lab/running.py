@@ -14,6 +14,7 @@ from lab.expected import ExpectedState, differences, expected_state
 from lab.machine import File, Machine
 from lab.network import Network
 from lab.scenarios import Prepared, Scenario, prepare
+from lab.settle import settle
 from lab.state import READ, LiveState, parse_state
 from lab.wiring import underlay_files
 from lab.world import World, make_world
@@ -45,6 +46,7 @@ class Running:
             if node.kind == "external":
                 self._start_external(node.name)
         self.problems = self.network.boot(self.hosts, self.prepared.credentials)
+        settle(self.network, self.managers, self.hosts)
         self.seconds = time.monotonic() - started
 
     def _install(self, host: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from lab.network import Network
 from wgnet.syntax.spec import Manager
 
-_LIMIT = 90
+_LIMIT = 300
 _NETWORKD = "until ! networkctl --no-legend list | grep -qE ' (pending|initialized|configuring) *$'; do sleep 0.3; done"
 _NETWORKMANAGER = (
     f"nm-online -q -s -t {_LIMIT}\nuntil ! nmcli -t -f STATE connection show --active | grep -q ing; do sleep 0.3; done"
@@ -20,6 +20,6 @@ _NETWORKMANAGER = (
 
 
 def settle(network: Network, managers: Mapping[str, Manager], hosts: Sequence[str]) -> None:
-    """Wait for hosts; an AssertionError after 90 s."""
+    """Wait for hosts; an AssertionError after five minutes."""
     scripts = [(host, _NETWORKMANAGER if managers[host] is Manager.NETWORKMANAGER else _NETWORKD) for host in hosts]
     network.run_many(scripts, timeout=_LIMIT)

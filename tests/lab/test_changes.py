@@ -252,7 +252,7 @@ def _cheating(running: Running, host: str, hub: str, targets: list[str]) -> Iter
 # --- silence ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.scenario_of("office")
+@pytest.mark.scenario_of("office", modes=("networkd",))
 def test_a_host_behind_nat_can_be_called_after_a_long_silence(running: Running) -> None:
     hub, silent, mute = "fra", "desk", "laptop"
     names = [f"net.netfilter.nf_conntrack_udp_timeout{stream}" for stream in ("", "_stream")]
