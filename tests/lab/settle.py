@@ -13,7 +13,11 @@ from lab.network import Network
 from wgnet.syntax.spec import Manager
 
 _LIMIT = 300
-_NETWORKD = "until ! networkctl --no-legend list | grep -qE ' (pending|initialized|configuring) *$'; do sleep 0.3; done"
+# A link that is down because a person brings it up stays "configuring".
+_NETWORKD = (
+    "until ! networkctl --no-legend list | grep -v ' off ' | grep -qE ' (pending|initialized|configuring) *$'\n"
+    "do sleep 0.3; done"
+)
 _NETWORKMANAGER = (
     f"nm-online -q -s -t {_LIMIT}\nuntil ! nmcli -t -f STATE connection show --active | grep -q ing; do sleep 0.3; done"
 )
