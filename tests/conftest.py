@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "every_day(*parts): without --nightly only with one of these in a test's name")
     config.addinivalue_line(
         "markers", "scenario_of(*examples, modes=...): the examples that a test of the lab is about"
     )

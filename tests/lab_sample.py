@@ -44,6 +44,8 @@ PLAN: dict[str, Any] = {
             "listen_port": 51820,
             "mtu": 1380,
             "firewall_mark": 51820,
+            "table": 254,
+            "metric": 2000,
             "autoconnect": True,
             "peers": [
                 {

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lab.running import Running
-from lab.state import Dns
 from wgnet.model.topology import TABLE_MAIN, Host
 from wgnet.routing.allowed_ips import Routing
 from wgnet.routing.trace import Tracer, common_version_addresses
@@ -78,7 +77,7 @@ def bring_up(running: Running) -> None:
             if not plan.autoconnect:
                 command = {
                     Manager.NETWORKD: f"ip link set {plan.interface} up",
-                    Manager.NETWORKMANAGER: f"nmcli --wait 30 connection up {plan.interface}",
+                    Manager.NETWORKMANAGER: f"nmcli --wait 30 connection up {plan.network}",
                     Manager.WG_QUICK: f"systemctl start wg-quick@{plan.interface}",
                 }[running.managers[host]]
                 running.network.run(host, command)
@@ -111,7 +110,7 @@ def unreachable(running: Running, some: list[Packet] | None = None) -> list[str]
 
 def journal_complaints(running: Running) -> list[str]:
     """Return what managers, and the units that wgnet writes, said at the level of a warning or worse since boot."""
-    script = "journalctl -b -q --no-pager -o cat -o short -p warning " + " ".join(f"-u '{unit}'" for unit in _UNITS)
+    script = "journalctl -b -q --no-pager -o short -p warning " + " ".join(f"-u '{unit}'" for unit in _UNITS)
     found = []
     results = running.network.run_many([(host, script) for host in running.hosts])
     for host, result in zip(running.hosts, results, strict=True):
@@ -119,12 +118,6 @@ def journal_complaints(running: Running) -> list[str]:
             if not any(unit in line and re.search(text, line) for unit, text, _ in _NOT_OURS):
                 found.append(f"{host} ({running.managers[host].value}): {line}")
     return found
-
-
-def dns_of(running: Running, host: str, interface: str) -> Dns | None:
-    """Return what systemd-resolved has of an interface."""
-    live = running.states((host,))[host].interfaces.get(interface)
-    return None if live is None else live.dns
 
 
 def _send(running: Running, some: list[Packet]) -> list[Packet]:

@@ -83,7 +83,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     if not config.getoption("--nightly"):
         # The newest suite has its examples brought up every day; all else that is proven there is proven at night.
-        spared = [item for item in items if place(item)[0] == SUITES.index(SUITES[-1]) and item.path.stem != _EVERY_DAY]
+        newest = SUITES.index(SUITES[-1])
+        spared = [
+            item
+            for item in items
+            if (place(item)[0] == newest and item.path.stem != _EVERY_DAY)
+            or any(not any(name in item.name for name in mark.args) for mark in item.iter_markers("every_day"))
+        ]
         if spared:
             config.hook.pytest_deselected(items=spared)
             items[:] = [item for item in items if item not in set(spared)]

@@ -20,7 +20,7 @@ from example_keys import given_preshared_key, master_secret
 from lab.state import Address, LiveInterface, LiveState, PolicyRule, Prefix, Route, WireGuard, fingerprint
 from wgnet.keys.derive import derive_preshared_key
 from wgnet.managers.escape import nft_identifier
-from wgnet.model.topology import DEFAULT_METRIC, TABLE_MAIN
+from wgnet.model.topology import TABLE_MAIN
 from wgnet.plan.derive import PRIORITY_OWN_PACKETS
 
 #: (network, own public key, the peer's public key, the plan's `preshared_key`) -> the key in base64.
@@ -158,23 +158,19 @@ def expected_state(
     resolver: Mapping[str, Collection[str]] | None = None,
     roamed: Collection[str] = (),
     mtu: Mapping[str, int] | None = None,
-    metric: Mapping[str, int] | None = None,
     inactive: Collection[str] = (),
-    forwarding: Collection[int] = (),
 ) -> ExpectedState:
     """Return what the host of a plan (JSON, version 1) should have.
 
     `manager`: that of all its interfaces, if not the plan's. `resolver`: the addresses of host names in endpoints.
     `roamed`: the names of peers whose endpoint may be any by now. `mtu`, by interface: where the plan has none and the
-    manager takes another than the kernel's. `metric`, by interface: where neither the plan nor a route of it tells it
-    and it is not the default. `inactive`: interfaces that nobody brought up. `forwarding`: IP versions that the host
-    forwards anyway.
+    manager takes another than the kernel's. `inactive`: interfaces that nobody brought up.
 
     Raises ValueError for a plan of another version or a peer without key, KeyError for a name that `resolver` lacks.
     """
     if plan["version"] != 1:
         raise ValueError(f"expected a plan of version 1, found {plan['version']}")
-    makers = {each["interface"]: _Maker(each, manager or each["manager"], metric or {}) for each in plan["interfaces"]}
+    makers = {each["interface"]: _Maker(each, manager or each["manager"]) for each in plan["interfaces"]}
     spare = [makers.pop(name) for name in inactive]
     with_rules = [maker for maker in makers.values() if maker.plan["rules"]]
     return ExpectedState(
@@ -198,7 +194,7 @@ def expected_state(
         rules=frozenset(rule for maker in makers.values() for rule in maker.rules()),
         spare_rules=frozenset(rule for maker in spare for rule in maker.rules()),
         any_priority=len(with_rules) > 1 and any(maker.has(Aspect.RULE_ORDER) for maker in with_rules),
-        forwarding=frozenset(forwarding).union(*(each["forwarding"] for each in plan["interfaces"])),
+        forwarding=frozenset[int]().union(*(each["forwarding"] for each in plan["interfaces"])),
         source_valid_mark=any(each["source_valid_mark"] for each in plan["interfaces"]),
         tables=frozenset(
             f"wgnet_masquerade_{nft_identifier(each['interface'])}" for each in plan["interfaces"] if each["masquerade"]
@@ -252,24 +248,17 @@ def _endpoints(text: str, resolver: Mapping[str, Collection[str]]) -> Iterator[s
 class _Maker:
     """What one manager makes of one interface's plan."""
 
-    def __init__(self, plan: Mapping[str, Any], manager: str, metric: Mapping[str, int]) -> None:
+    def __init__(self, plan: Mapping[str, Any], manager: str) -> None:
         self.plan = plan
         self._manager = manager
         self._name: str = plan["interface"]
-        routed = [(ipaddress.ip_network(route["destination"]), route["table"]) for route in plan["routes"]]
         planned = [(ipaddress.ip_interface(each["address"]), each["prefix_route"]) for each in plan["addresses"]]
-        # Where the JSON does not name the interface's table: a default route alone lies in the mark's.
-        tables = [table for prefix, table in routed if prefix.prefixlen]
-        off = not plan["routes"] and not any(prefix_route for _, prefix_route in planned)
-        self._table: int = plan.get("table", 0 if off else tables[0] if tables else TABLE_MAIN)
-        off = not self._table
-        metrics = [route["metric"] for route in plan["routes"]]
-        told = metrics[0] if metrics else metric.get(self._name, DEFAULT_METRIC)
-        self._metric: int = plan.get("metric", told)
+        self._table: int = plan["table"]
+        self._metric: int = plan["metric"]
         self._prefix_routes = {address for address, prefix_route in planned if prefix_route}
         self.addresses = [
             self._alone(address)
-            if (self.has(Aspect.ADDRESS_ALONE) and not prefix_route) or (self.has(Aspect.ADDRESS_ALONE_OFF) and off)
+            if (self.has(Aspect.ADDRESS_ALONE) and not prefix_route) or (self.has(Aspect.ADDRESS_ALONE_OFF) and not self._table)
             else address
             for address, prefix_route in planned
         ]

@@ -16,8 +16,8 @@ from typing import Literal
 Outcome = Literal["passed", "failed", "not run"]
 #: The row of tests that are not of one mode: corpora, and the lab's tests of itself.
 OTHERS = "others"
-#: A test's parameters, and the group that pytest-xdist may add to its name.
-_PARAMETERS = re.compile(r"\[(.*)\](?:@.*)?$", re.DOTALL)
+#: A test's parameters.
+_PARAMETERS = re.compile(r"\[(.*)\]$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def read_cases(path: Path, suite: str, modes: Sequence[str], known: Mapping[str,
         elif element.find("skipped") is not None:
             outcome = "not run"
         where = element.get("classname", "").rpartition(".")[2]
-        found.append(Case(f"{where}::{name.partition('@')[0]}" if where else name, mode, scenario, outcome))
+        found.append(Case(f"{where}::{name}" if where else name, mode, scenario, outcome))
     return tuple(found)
 
 

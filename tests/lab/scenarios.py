@@ -4,7 +4,7 @@ Input: the examples, and the files that wgnet makes of them. Output: scenarios, 
 managers of all its hosts. Pure but for the key store that rendering wants; it starts nothing.
 
 In mode `networkd` and `networkmanager` every host has that manager; in mode `mixed` the managers alternate, wg-quick
-among them, and wgnet is told the suite's versions. A host that a manager cannot express gets the next one; what an
+among them, and wgnet is told the suite's versions. There a host that its manager cannot express gets networkd; what an
 example says that a lab's host cannot have is taken out, and stands in `Prepared.adapted`.
 """
 

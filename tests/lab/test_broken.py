@@ -143,6 +143,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("example", "manager"), MISTAKES)
+@pytest.mark.every_day("bookworm-office-networkd", "bookworm-phone-networkmanager")
 def test_what_is_wrong_with_a_file_turns_the_lab_red(
     machine: Machine, suite: str, tmp_path: Path, example: str, manager: str
 ) -> None:

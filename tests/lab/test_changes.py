@@ -44,6 +44,7 @@ def _settled(running: Running) -> None:
 
 
 @pytest.mark.scenario_of("office", "exit-node")
+@pytest.mark.every_day("-networkd-", "-networkmanager-office")
 def test_a_road_warrior_changes_its_address_and_traffic_goes_on(running: Running) -> None:
     hub = {"office": "fra", "exit-node": "ams"}[running.scenario.example]
     index = f"cat /sys/class/net/{_plan(running, 'laptop').interface}/ifindex"
@@ -96,6 +97,7 @@ def _goes_on(running: Running, host: str, hub: str, world: World, answers: Calla
 
 
 @pytest.mark.scenario_of("office", "two-hubs")
+@pytest.mark.every_day("-networkd-office", "-networkmanager-two-hubs")
 def test_a_hub_loses_its_power_and_the_spokes_find_it_again(running: Running) -> None:
     hub, spoke = {"office": ("fra", "desk"), "two-hubs": ("ams", "shop01")}[running.scenario.example]
     for host in running.hosts:
@@ -114,6 +116,7 @@ def test_a_hub_loses_its_power_and_the_spokes_find_it_again(running: Running) ->
 
 
 @pytest.mark.scenario_of("office")
+@pytest.mark.every_day("-networkd-", "-networkmanager-")
 def test_a_spoke_that_reboots_is_what_it_was(running: Running) -> None:
     (before,) = running.states(("laptop",)).values()
     _shut_down(running, "laptop")
@@ -136,6 +139,7 @@ def _shut_down(running: Running, host: str) -> None:
 
 
 @pytest.mark.scenario_of("failover")
+@pytest.mark.every_day("-networkd-", "-networkmanager-")
 def test_traffic_takes_the_other_line_when_an_interface_is_down(running: Running) -> None:
     assert _line_in_use(running) == "wg-fibre"
     try:
@@ -202,6 +206,7 @@ def test_a_tunnel_that_a_person_brings_up_waits_for_that(running: Running) -> No
 
 
 @pytest.mark.scenario_of("road-warriors", "customers")
+@pytest.mark.every_day("-networkd-road", "-networkmanager-customers")
 def test_the_hub_keeps_spokes_apart_that_both_cheat(running: Running) -> None:
     hub, cheat, other, more = {
         "road-warriors": ("router", "alice", "bob", []),

@@ -156,6 +156,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.scenario_of(*_EXIT_EXAMPLES)
+@pytest.mark.every_day("-networkd-", "-networkmanager-", "-mixed-phone")
 def test_everything_leaves_at_the_exit_node_but_what_is_near(running: Running) -> None:
     world = running.world
     expected = {}
@@ -181,6 +182,7 @@ def test_everything_leaves_at_the_exit_node_but_what_is_near(running: Running) -
 
 
 @pytest.mark.scenario_of(*_EXIT_EXAMPLES)
+@pytest.mark.every_day("-networkd-", "-networkmanager-", "-mixed-phone")
 def test_the_tunnels_own_packets_do_not_loop(running: Running) -> None:
     clients = _clients(running)
     scripts = []
@@ -223,6 +225,7 @@ def test_the_tunnels_own_packets_do_not_loop(running: Running) -> None:
 
 
 @pytest.mark.scenario_of("exit-node")
+@pytest.mark.every_day("-networkd-", "-networkmanager-")
 def test_bypass_and_hosts_without_exit_node_leave_directly(running: Running) -> None:
     world = running.world
     directly = {host: list(STRANGERS) for host in ("archive", "nas")}
@@ -246,6 +249,7 @@ def test_bypass_and_hosts_without_exit_node_leave_directly(running: Running) -> 
 
 
 @pytest.mark.scenario_of("exit-node")
+@pytest.mark.every_day("-networkd-", "-networkmanager-")
 def test_table_off_makes_no_route_and_serves_what_binds_itself(running: Running) -> None:
     (state,) = running.states(("archive",)).values()
     own = state.interfaces["exits"].addresses
@@ -268,6 +272,7 @@ def _is_own(route: Any, addresses: Iterable[Any]) -> bool:
 
 
 @pytest.mark.scenario_of("exit-node")
+@pytest.mark.every_day("-networkd-", "-networkmanager-")
 def test_masquerading_leaves_traffic_between_peers_alone(running: Running) -> None:
     # The exit nodes of both forward this, and translate what the same hosts send to strangers.
     own = {name: {4: f"10.50.0.{number}", 6: f"fd42:50::{number}"} for name, number in
@@ -285,6 +290,7 @@ def test_masquerading_leaves_traffic_between_peers_alone(running: Running) -> No
 
 
 @pytest.mark.scenario_of(*_EXIT_EXAMPLES)
+@pytest.mark.every_day("-networkd-", "-networkmanager-", "-mixed-phone")
 def test_names_are_asked_for_in_the_network(running: Running) -> None:
     clients = _clients(running)
     servers: dict[str, list[str]] = {}
@@ -346,6 +352,7 @@ def _only_ipv4(text: dict[str, Any]) -> None:
     assert text["expect"]
 
 
+@pytest.mark.every_day("-networkd]", "-networkmanager]")
 def test_an_exit_node_for_ipv4_leaves_ipv6_alone(machine: Machine, suite: str, mode: str, tmp_path: Path) -> None:
     scenario = Scenario(suite, "phone", mode)
     running = Running(machine, scenario, tmp_path, prepare(scenario, tmp_path, _only_ipv4))

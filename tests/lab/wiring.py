@@ -3,8 +3,8 @@
 Input: a `World`. Output: scripts for bash, and files. It must run nothing itself, and write no tunnel's configuration.
 
 Wires are bridges in the machine's first network namespace; every node but the topology's hosts is a namespace. A host
-is a container, which takes its ports with it when it boots and destroys them when it ends. Both ends of a port, and its
-bridge, have names that follow from the world alone. As few processes as possible: they are slow under emulation.
+is a container with a namespace of its own, whose end is the end of its ports too. Both ends of a port, and its bridge,
+have names that follow from the world alone. As few processes as possible: they are slow under emulation.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ def destroy_script(world: World) -> str:
 
 
 def ports_script(world: World, host: str) -> str:
-    """Return the script that makes a host's ports: to be run before each boot of its container, which takes them.
+    """Return the script that makes a host's ports: to be run before each boot of its container.
 
-    The container is given `--network-interface=NAME` for each of the node's ports.
+    Their inner ends are left in the machine's own namespace, to be moved into the container's.
     """
     node = world.nodes[host]
     # Those of a container that ended a moment ago may not be gone yet.

@@ -263,8 +263,8 @@ def _plans() -> list[dict[str, Any]]:
     return [
         PLAN,
         two,
-        altered(addresses=addresses, routes=routes, rules=[]),
-        altered(addresses=addresses, routes=[], rules=[]),
+        altered(addresses=addresses, routes=routes, rules=[], table=77),
+        altered(addresses=addresses, routes=[], rules=[], table=0),
         altered(addresses=PLAN["interfaces"][0]["addresses"][:1]),
         altered(dns={**dns, "everything": False}),
     ]
@@ -347,6 +347,7 @@ def test_expects_of_each_manager_its_way_with_tables(
         ],
         peers=PLAN["interfaces"][0]["peers"][1:],
         rules=[],
+        table=table,
     )
     found = expected_state(plan, manager=manager)
     assert sorted(map(str, found.interfaces["wg0"].addresses)) == addresses
@@ -358,6 +359,7 @@ def test_an_address_of_full_length_has_the_kernels_route() -> None:
     plan = altered(
         addresses=[{"address": each, "prefix_route": True} for each in ("10.0.0.1/32", "fd00::1/128", "fd01::1/64")],
         routes=[{"destination": "fd66::/48", "table": 254, "metric": 0}],
+        metric=0,
     )
     assert sorted(map(str, expected_state(plan, resolver=RESOLVER).routes)) == [
         "fd00::1/128 dev wg0 table 254 metric 256 proto kernel",
@@ -366,13 +368,12 @@ def test_an_address_of_full_length_has_the_kernels_route() -> None:
     ]
 
 
-def test_a_metric_that_no_route_tells_is_given() -> None:
-    """A hub without other routes may have a metric of its own."""
+def test_a_metric_that_no_route_tells_is_the_interfaces() -> None:
+    """A hub without other routes may have a metric of its own, and a table."""
     plan = altered(routes=[])
     assert {route.metric for route in expected_state(plan, resolver=RESOLVER).routes} == {2000}
-    assert {route.metric for route in expected_state(plan, resolver=RESOLVER, metric={"wg0": 7}).routes} == {7}
     told = altered(routes=[], metric=8, table=77)
-    found = expected_state(told, resolver=RESOLVER, manager="networkmanager", metric={"wg0": 7}).routes
+    found = expected_state(told, resolver=RESOLVER, manager="networkmanager").routes
     assert {(route.metric, route.table) for route in found} == {(8, 77)}
 
 

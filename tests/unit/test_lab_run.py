@@ -28,7 +28,7 @@ CHECK = CHECKOUT / ".ci/check_junit.py"
 KNOWN = {one.id: one.mode for suite in SUITES for one in scenarios(suite, nightly=True)}
 GOOD = [
     "test_kernel[bookworm-networkd-office]",
-    "test_packets[bookworm-networkd-office]@bookworm-networkd-office",
+    "test_packets[bookworm-networkd-office]",
     "test_kernel[bookworm-networkd-two-hubs]",
     "test_kernel[bookworm-networkd-two-hubs-whole]",
     "test_families[bookworm-mixed-office-ipv6]",
@@ -85,7 +85,7 @@ def test_a_scenario_whose_tests_were_skipped_did_not_run(tmp_path: Path) -> None
 def test_each_name_that_pytest_gives_a_scenario_is_found_again(tmp_path: Path) -> None:
     every = [one.id for one in scenarios("forky", nightly=True)]
     assert len(set(every)) == len(every)
-    found = read_cases(junit(tmp_path / "a.xml", [f"test_x[{name}]@{name}" for name in every]), "forky", MODES, KNOWN)
+    found = read_cases(junit(tmp_path / "a.xml", [f"test_x[{name}]" for name in every]), "forky", MODES, KNOWN)
     assert [case.scenario for case in found] == every
     assert [case.mode for case in found] == [KNOWN[name] for name in every]
 
@@ -302,7 +302,7 @@ def check(path: Path, *suite: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_continuous_integration_misses_a_scenario_that_did_not_run(tmp_path: Path, suite: str) -> None:
-    names = [f"test_x[{one.id}]@{one.id}" for one in scenarios(suite)]
+    names = [f"test_x[{one.id}]" for one in scenarios(suite)]
     done = check(junit(tmp_path / "whole.xml", names), suite)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{len(names)} of {len(names)} scenarios" in done.stdout
