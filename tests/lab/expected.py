@@ -255,10 +255,11 @@ class _Maker:
         planned = [(ipaddress.ip_interface(each["address"]), each["prefix_route"]) for each in plan["addresses"]]
         self._table: int = plan["table"]
         self._metric: int = plan["metric"]
+        off = not self._table
         self._prefix_routes = {address for address, prefix_route in planned if prefix_route}
         self.addresses = [
             self._alone(address)
-            if (self.has(Aspect.ADDRESS_ALONE) and not prefix_route) or (self.has(Aspect.ADDRESS_ALONE_OFF) and not self._table)
+            if (self.has(Aspect.ADDRESS_ALONE) and not prefix_route) or (self.has(Aspect.ADDRESS_ALONE_OFF) and off)
             else address
             for address, prefix_route in planned
         ]
