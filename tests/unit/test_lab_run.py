@@ -123,6 +123,29 @@ def test_workers_share_no_scenario_and_no_module_that_brings_up_its_own(tmp_path
         assert len([group for group, _ in groupby(order)]) == len(set(order))
 
 
+def test_what_is_for_every_day_is_there() -> None:
+    # A part of a name that no test has any more would leave the test to the night, and nobody would be told.
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/lab", "--lab", "--suite=all"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command += ["--nightly", "--collect-only", "-q"]
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True)
+    names = [line.partition("::")[2] for line in done.stdout.splitlines()]
+    parts = [
+        (function, part)
+        for path in (CHECKOUT / "tests/lab").glob("test_*.py")
+        for given, function in re.findall(r"@pytest\.mark\.every_day\((.*)\)\n(?:@.*\n)*def (\w+)", path.read_text())
+        for part in re.findall(r'"([^"]+)"', given)
+    ]
+    assert len(parts) > 10
+    found = {
+        (function, part)
+        for function, part in parts
+        for name in names
+        if name.startswith(f"{function}[") and part in name
+    }
+    assert set(parts) - found == set()
+
+
 def test_what_was_left_out_is_said_with_the_modes() -> None:
     found = left_out(Scenario("bookworm", "site-to-site", mode) for mode in MODES)
     assert any("instead of credential (networkd, networkmanager, mixed)" in line for line in found)
