@@ -36,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--lab") and config.option.tbstyle == "auto":
+        # The long style prints arguments, and with them the keys that a script is given.
+        config.option.tbstyle = "short"
     config.addinivalue_line("markers", "every_day(*parts): without --nightly only with one of these in a test's name")
     config.addinivalue_line(
         "markers", "scenario_of(*examples, modes=...): the examples that a test of the lab is about"

@@ -81,19 +81,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return (len(SUITES), "")
         return (SUITES.index(suite), scenario.id if scenario is not None else "")
 
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
     if not config.getoption("--nightly"):
         # The newest suite has its examples brought up every day; all else that is proven there is proven at night.
         newest = SUITES.index(SUITES[-1])
         spared = [
             item
-            for item in items
+            for item in ours
             if (place(item)[0] == newest and item.path.stem != _EVERY_DAY)
             or any(not any(name in item.name for name in mark.args) for mark in item.iter_markers("every_day"))
         ]
         if spared:
             config.hook.pytest_deselected(items=spared)
             items[:] = [item for item in items if item not in set(spared)]
-    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+            ours = [item for item in ours if item not in set(spared)]
     ordered = sorted(ours, key=place)
     places = [number for number, item in enumerate(items) if item in set(ours)]
     for number, item in zip(places, ordered, strict=True):

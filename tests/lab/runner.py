@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -102,6 +103,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     logs = options.logs.resolve()
     logs.mkdir(parents=True, exist_ok=True)
+    # What failed another time would look like today's.
+    shutil.rmtree(logs / "failed", ignore_errors=True)
     reports = []
     for suite in suites:
         print(f"\n=== {suite}: the tests, with {jobs} machine{'s' if jobs > 1 else ''} at a time", flush=True)

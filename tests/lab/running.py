@@ -15,7 +15,7 @@ from lab.machine import File, Machine
 from lab.network import Network
 from lab.scenarios import Prepared, Scenario, prepare
 from lab.settle import settle
-from lab.state import READ, LiveState, parse_state
+from lab.state import READ, LiveState, StateError, parse_state
 from lab.wiring import underlay_files
 from lab.world import World, make_world
 from wgnet.managers.artifact import Artifact
@@ -97,7 +97,11 @@ class Running:
     def states(self, hosts: tuple[str, ...] | None = None) -> dict[str, LiveState]:
         """Read the kernels of some hosts, or of all."""
         wanted = self.hosts if hosts is None else hosts
-        results = self.network.run_many([(host, READ) for host in wanted], timeout=180)
+        results = self.network.run_many([(host, READ) for host in wanted], timeout=180, check=False)
+        for host, result in zip(wanted, results, strict=True):
+            if result.status:
+                # Without what was read: keys are in it.
+                raise StateError(f"{host} cannot be read (status {result.status}): {result.stderr}")
         return {
             host: parse_state(result.stdout, [plan.interface for plan in self.prepared.plans[host].interfaces])
             for host, result in zip(wanted, results, strict=True)

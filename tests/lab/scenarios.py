@@ -4,7 +4,7 @@ Input: the examples, and the files that wgnet makes of them. Output: scenarios, 
 managers of all its hosts. Pure but for the key store that rendering wants; it starts nothing.
 
 In mode `networkd` and `networkmanager` every host has that manager; in mode `mixed` the managers alternate, wg-quick
-among them, and wgnet is told the suite's versions. There a host that its manager cannot express gets networkd; what an
+among them, and wgnet is told the suite's versions. There a host that its manager cannot express gets another; what an
 example says that a lab's host cannot have is taken out, and stands in `Prepared.adapted`.
 """
 
@@ -98,8 +98,20 @@ def prepare(scenario: Scenario, folder: Path, edit: Callable[[dict[str, Any]], N
     if edit is not None:
         for text in data.values():
             edit(text)
+    found = []
+    for shift in range(len(_ROTATION)) if scenario.mode == "mixed" else (0,):
+        prepared = _prepare(data, scenario, folder, dict(_managers(data, scenario, shift)))
+        found.append(prepared)
+        if any(prepared.managers[host] is Manager.WG_QUICK for host in prepared.hosts):
+            return prepared
+    # No host of it can be wg-quick's.
+    return found[0]
+
+
+def _prepare(data: Mapping[str, Any], scenario: Scenario, folder: Path, managers: dict[str, Manager]) -> Prepared:
+    """Render with these managers, and where one cannot express a host of mixed ones, with the rarer of the others."""
     adapted: list[str] = []
-    managers = dict(_managers(data, scenario))
+    tried: set[str] = set()
     while True:
         texts = dict(_adapt(data, managers, scenario, adapted))
         refused = _render(texts, managers, scenario, folder, adapted)
@@ -107,14 +119,16 @@ def prepare(scenario: Scenario, folder: Path, edit: Callable[[dict[str, Any]], N
             return refused
         for host in refused:
             assert scenario.mode == "mixed", f"{scenario.id}: {refused}"
-            assert managers[host] is not Manager.NETWORKD, f"{scenario.id}: {refused}"
-            managers[host] = Manager.NETWORKD
+            assert host not in tried, f"{scenario.id}: {refused}"
+            tried.add(host)
+            others = list(managers.values())
+            managers[host] = min(_ROTATION[1:], key=others.count)
 
 
-def _managers(data: Mapping[str, Any], scenario: Scenario) -> Iterator[tuple[str, Manager]]:
-    """Give every host its manager."""
+def _managers(data: Mapping[str, Any], scenario: Scenario, shift: int) -> Iterator[tuple[str, Manager]]:
+    """Give every host its manager, of mixed ones the one after the last host's, beginning at `shift`."""
     hosts = {name: host.get("manager") for text in data.values() for name, host in text["hosts"].items()}
-    for number, (name, written) in enumerate(hosts.items()):
+    for number, (name, written) in enumerate(hosts.items(), shift):
         if written == "external":
             yield name, Manager.EXTERNAL
         elif scenario.mode == "mixed":

@@ -150,23 +150,21 @@ def test_what_is_wrong_with_a_file_turns_the_lab_red(
     mistakes = MISTAKES[example, manager]
     right = prepare(Scenario(suite, example, manager), tmp_path)
     running = Running(machine, right.scenario, tmp_path, _with(right, mistakes))
-    try:
-        hosts = sorted({mistake.host for mistake in mistakes})
-        found = _checks(running, hosts)
-        for mistake in mistakes:
-            for check, pattern in mistake.seen:
-                assert any(re.search(pattern, line) for line in found[check]), (pattern, found)
-        # What nobody made a mistake in is not blamed for one.
-        kinds = {(mistake.host, check) for mistake in mistakes for check, _ in mistake.seen}
-        blamed = {(re.split("[: ]", line)[0], check) for check in ("plan", "journal") for line in found[check]}
-        assert blamed == {(host, check) for host, check in kinds if check != "packets"}, found
-        for host in hosts:
-            running.network.power_off(host)
-            running.machine.put(map(as_file, right.files[host]), root=f"{HOSTS}/{host}/root")
-        assert running.network.boot(hosts, right.credentials) == []
-        assert _checks(running, hosts) == {"plan": [], "journal": [], "packets": []}
-    finally:
-        running.close()
+    hosts = sorted({mistake.host for mistake in mistakes})
+    found = _checks(running, hosts)
+    for mistake in mistakes:
+        for check, pattern in mistake.seen:
+            assert any(re.search(pattern, line) for line in found[check]), (pattern, found)
+    # What nobody made a mistake in is not blamed for one.
+    kinds = {(mistake.host, check) for mistake in mistakes for check, _ in mistake.seen}
+    blamed = {(re.split("[: ]", line)[0], check) for check in ("plan", "journal") for line in found[check]}
+    assert blamed == {(host, check) for host, check in kinds if check != "packets"}, found
+    for host in hosts:
+        running.network.power_off(host)
+        running.machine.put(map(as_file, right.files[host]), root=f"{HOSTS}/{host}/root")
+    assert running.network.boot(hosts, right.credentials) == []
+    assert _checks(running, hosts) == {"plan": [], "journal": [], "packets": []}
+    running.close()
 
 
 def _with(right: Prepared, mistakes: tuple[Mistake, ...]) -> Prepared:

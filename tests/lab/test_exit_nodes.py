@@ -340,8 +340,10 @@ def test_a_given_preshared_key_is_in_force_on_both_ends(running: Running) -> Non
     )
     theirs = running.network.run(client.exit, "wg show wg0 preshared-keys")
     # Whether they are equal, not what they are: a failure does not print them.
-    assert bool(_pairs(ours.stdout) == [(str(peer.public_key), secret)])
-    assert bool(_pairs(theirs.stdout) == [(str(client.plan.host.public_key), secret)])
+    equal_here = _pairs(ours.stdout) == [(str(peer.public_key), secret)]
+    equal_there = _pairs(theirs.stdout) == [(str(client.plan.host.public_key), secret)]
+    assert equal_here
+    assert equal_there
 
 
 def _only_ipv4(text: dict[str, Any]) -> None:
@@ -356,20 +358,18 @@ def _only_ipv4(text: dict[str, Any]) -> None:
 def test_an_exit_node_for_ipv4_leaves_ipv6_alone(machine: Machine, suite: str, mode: str, tmp_path: Path) -> None:
     scenario = Scenario(suite, "phone", mode)
     running = Running(machine, scenario, tmp_path, prepare(scenario, tmp_path, _only_ipv4))
-    try:
-        assert running.problems == []
-        assert running.against_plan() == []
-        (client,) = _clients(running)
-        expected = {("phone", "10.77.0.1"): "10.77.0.2", ("phone", "fd42:77::1"): "fd42:77::2"}
-        for address in STRANGERS:
-            version = ip_address(address).version
-            expected["phone", address] = running.world.seen_as("server" if version == 4 else "phone", version)
-        with _responders(running, {OUTSIDE: (), "server": ()}):
-            assert _asked(running, {client.host: [address for _, address in expected]}) == expected
-        rules = running.network.run("phone", "ip -6 rule; ip -6 route show default; ip rule")
-        own, _, other = rules.stdout.partition("default ")
-        assert "fwmark" not in own, "IPv6 has a rule of the exit node"
-        assert "fwmark" in other
-        assert f" dev {running.world.uplink('phone').name} " in other.splitlines()[0]
-    finally:
-        running.close()
+    assert running.problems == []
+    assert running.against_plan() == []
+    (client,) = _clients(running)
+    expected = {("phone", "10.77.0.1"): "10.77.0.2", ("phone", "fd42:77::1"): "fd42:77::2"}
+    for address in STRANGERS:
+        version = ip_address(address).version
+        expected["phone", address] = running.world.seen_as("server" if version == 4 else "phone", version)
+    with _responders(running, {OUTSIDE: (), "server": ()}):
+        assert _asked(running, {client.host: [address for _, address in expected]}) == expected
+    rules = running.network.run("phone", "ip -6 rule; ip -6 route show default; ip rule")
+    own, _, other = rules.stdout.partition("default ")
+    assert "fwmark" not in own, "IPv6 has a rule of the exit node"
+    assert "fwmark" in other
+    assert f" dev {running.world.uplink('phone').name} " in other.splitlines()[0]
+    running.close()
