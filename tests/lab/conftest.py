@@ -221,6 +221,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
         callspec = getattr(item, "callspec", None)
         scenario = callspec.params.get("scenario") if callspec is not None else None
         lab.write_journals(scenario.id if scenario is not None else re.sub(r"[^\w.-]+", "-", item.name).strip("-"))
+        if scenario is None and not lab.stays:
+            # Its own scenario is still in the machine, where the next one wants to be.
+            lab.end()
 
 
 @pytest.fixture
