@@ -37,6 +37,7 @@ _NOT_OURS = (
         r"ipv6ll\[.*no IPv6 link local address to retry",
         "an address of its own making, by no key of ours",
     ),
+    ("NetworkManager", r"audit: failed to open auditd socket", "the machine's kernel is booted without audit"),
 )
 _UNITS = ("systemd-networkd", "NetworkManager", "systemd-sysctl", "systemd-resolved", "wg-quick@*", "wgnet-*")
 
