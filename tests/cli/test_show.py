@@ -55,6 +55,8 @@ def test_json(office: Path) -> None:
             "preshared_key": "derived",
         }
     ]
+    # A host without routes of its own has no other place that tells these.
+    assert (interface["table"], interface["metric"]) == (254, 2000)
     assert set(interface) >= {
         "network", "interface", "manager", "manager_version", "public_key", "listen_port", "mtu", "firewall_mark",
         "autoconnect", "rules", "dns", "forwarding", "source_valid_mark", "masquerade", "firewall",
