@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lab.running import Running
 from wgnet.model.topology import TABLE_MAIN, Host
+from wgnet.plan.types import InterfacePlan
 from wgnet.routing.allowed_ips import Routing
 from wgnet.routing.trace import Tracer, common_version_addresses
 from wgnet.syntax.spec import Address, Manager
@@ -81,12 +82,17 @@ def bring_up(running: Running) -> None:
     for host in running.hosts:
         for plan in running.prepared.plans[host].interfaces:
             if not plan.autoconnect:
-                command = {
-                    Manager.NETWORKD: f"ip link set {plan.interface} up",
-                    Manager.NETWORKMANAGER: f"nmcli --wait 30 connection up {plan.network}",
-                    Manager.WG_QUICK: f"systemctl start wg-quick@{plan.interface}",
-                }[running.managers[host]]
-                running.network.run(host, command)
+                switch(running, host, plan, up=True)
+
+
+def switch(running: Running, host: str, plan: InterfacePlan, *, up: bool) -> None:
+    """Bring an interface up, or take it down, as a person does it under its manager."""
+    command = {
+        Manager.NETWORKD: f"networkctl {'up' if up else 'down'} {plan.interface}",
+        Manager.NETWORKMANAGER: f"nmcli --wait 30 connection {'up' if up else 'down'} {plan.network}",
+        Manager.WG_QUICK: f"systemctl {'start' if up else 'stop'} wg-quick@{plan.interface}",
+    }[running.managers[host]]
+    running.network.run(host, command)
 
 
 def packets(running: Running) -> list[Packet]:

@@ -69,7 +69,7 @@ class ScriptError(AssertionError):
 
 
 class Machine:
-    """A running machine. One at a time is what two cores carry; `close` ends it."""
+    """A running machine, with one processor as a rule: one for each core of ours. `close` ends it."""
 
     def __init__(self, image: Image, logs: Path, *, memory: int = 6144, processors: int | None = None) -> None:
         """Start the machine and wait until its agent answers. `memory` is in MiB.
@@ -79,7 +79,6 @@ class Machine:
         logs.mkdir(parents=True, exist_ok=True)
         self.suite = image.suite
         self.logs = logs
-        self.started = time.monotonic()
         self._answers: dict[int, queue.SimpleQueue[dict[str, object]]] = {}
         self._next = 0
         self._lock = threading.Lock()
@@ -121,7 +120,6 @@ class Machine:
             if "hello" in hello.get(timeout=_BOOT_LIMIT):
                 # udev would look at every port of every world, which costs more than to boot the hosts.
                 self.run("udevadm settle --timeout=30; systemctl stop systemd-udevd.service 'systemd-udevd*.socket'")
-                self.boot_seconds = time.monotonic() - self.started
                 return
         self.close()
         said = (logs / "qemu.log").read_text(errors="replace")

@@ -5,7 +5,6 @@ Input: a machine and a scenario. It is where plans, worlds and containers meet; 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from example_keys import given_preshared_key, private_key
@@ -30,7 +29,6 @@ class Running:
 
     def __init__(self, machine: Machine, scenario: Scenario, folder: Path, prepared: Prepared | None = None) -> None:
         """Build and boot everything, each host from files alone."""
-        started = time.monotonic()
         self.machine = machine
         self.scenario = scenario
         self.prepared = prepared or prepare(scenario, folder)
@@ -47,7 +45,6 @@ class Running:
                 self._start_external(node.name)
         self.problems = self.network.boot(self.hosts, self.prepared.credentials)
         settle(self.network, self.managers, self.hosts)
-        self.seconds = time.monotonic() - started
 
     def _install(self, host: str) -> None:
         manager = self.managers[host]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 from lab.checks import bring_up, journal_complaints, packets, unreachable
+from lab.machine import Machine
 from lab.running import Running
+from lab.scenarios import VERSIONS
 
 #: Peers whose endpoint may be another than configured as soon as the network is up: an address of the peer that its
 #: kernel prefers, where it has several on one link and begins the handshake itself.
 ROAMED = {"failover": ("hq",)}
+
+
+def test_the_suite_has_the_versions_that_wgnet_is_told(machine: Machine, suite: str) -> None:
+    said = machine.run("networkctl --version; NetworkManager --version").stdout
+    found = re.search(r"\Asystemd (\d+) .*^(\d+\.\d+)", said, re.MULTILINE | re.DOTALL)
+    assert found is not None, said
+    assert found.groups() == VERSIONS[suite]
 
 
 def by_hand(running: Running) -> dict[str, list[str]]:

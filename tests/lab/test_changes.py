@@ -17,7 +17,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from lab.checks import bring_up, packets, unreachable
+from lab.checks import bring_up, packets, switch, unreachable
 from lab.machine import File
 from lab.running import Running
 from lab.settle import settle
@@ -177,12 +177,7 @@ def _both_ends(running: Running, interface: str, *, up: bool) -> None:
     """Take an interface down at both ends, as who watches the line would, or up."""
     for host in running.hosts:
         (plan,) = (one for one in running.prepared.plans[host].interfaces if one.interface == interface)
-        command = {
-            Manager.NETWORKD: f"networkctl {'up' if up else 'down'} {interface}",
-            Manager.NETWORKMANAGER: f"nmcli --wait 30 connection {'up' if up else 'down'} {plan.network}",
-            Manager.WG_QUICK: f"systemctl {'start' if up else 'stop'} wg-quick@{interface}",
-        }[running.managers[host]]
-        running.network.run(host, command)
+        switch(running, host, plan, up=up)
         settle(running.network, running.managers, [host])
 
 
