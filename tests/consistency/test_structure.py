@@ -27,6 +27,7 @@ LAYERS = (
     "checks",
     "managers",
     "importers",
+    "live",
     "system",
     "cli",
 )
