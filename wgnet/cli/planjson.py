@@ -12,7 +12,7 @@
         "rules": [{"family": 4|6, "priority", "action": "lookup"|"prohibit", "table", "from", "to", "iif", "fwmark",
                    "invert", "suppress_prefixlength"}],
         "dns": null|{"servers", "search", "reverse", "everything"},
-        "forwarding": [4, 6], "source_valid_mark": bool, "masquerade": [4, 6],
+        "forwarding": [4, 6], "source_valid_mark": bool, "restore_mark": [4, 6], "masquerade": [4, 6],
         "firewall": ["let in UDP port 51820", ...]
     }]}
 
@@ -65,6 +65,7 @@ def _interface(plan: InterfacePlan) -> dict[str, Any]:
         },
         "forwarding": sorted(plan.forwarding),
         "source_valid_mark": plan.source_valid_mark,
+        "restore_mark": sorted(plan.restore_mark),
         "masquerade": sorted(plan.masquerade),
         "firewall": firewall_needs(plan),
     }

@@ -59,7 +59,8 @@ class LiveDevice:
 class PeerSettings:
     """A peer as it is to be.
 
-    `name` is the host's, for texts. `endpoint` is what is configured, with a name or an address, or None. Where
+    `name` is the host's, for texts. `other_key` is the same host's other public key while its keys are rotated: its
+    AllowedIPs stand at whichever of the two shook hands last. `endpoint` is what is configured, with a name or an address, or None. Where
     `preshared_key_known` is false the manager has the key from elsewhere (a credential), and what is live is right.
     """
 
@@ -70,6 +71,7 @@ class PeerSettings:
     allowed_ips: frozenset[Prefix]
     persistent_keepalive: int
     preshared_key_known: bool = True
+    other_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,7 @@ def wanted_device(plan: InterfacePlan, secrets: InterfaceSecrets) -> DeviceSetti
                 endpoint=str(peer.endpoints[0]) if peer.endpoints else None,
                 allowed_ips=frozenset(peer.allowed_ips) if in_use else frozenset(),
                 persistent_keepalive=peer.persistent_keepalive,
+                other_key=peer.next_public_key if in_use else peer.public_key,
             )
     host = plan.host
     return DeviceSettings(

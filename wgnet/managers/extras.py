@@ -1,4 +1,4 @@
-"""What a host needs beside its manager's files: kernel parameters and source NAT.
+"""What a host needs beside its manager's files: kernel parameters, source NAT, and the mark of replies.
 
 Stage: managers. Input: an interface's plan; output: artifacts of sysctl.d, nftables and systemd, that work on a host
 without wgnet. networkd has keys for some of it, but each since another version, and none that do all (IPv4Forwarding=
@@ -11,6 +11,7 @@ from wgnet.managers.artifact import Artifact
 from wgnet.managers.escape import nft_identifier, nft_string, unit_name
 from wgnet.managers.templates import Templates
 from wgnet.plan.types import InterfacePlan
+from wgnet.syntax.spec import Manager
 
 
 class Extras:
@@ -44,28 +45,37 @@ class Extras:
                     accept_ra_unit=f"{_accept_ra(plan)}.service",
                 )
             )
+        # wg-quick has a table of its own for it, which comes and goes with its interface.
+        if plan.restore_mark and plan.manager is not Manager.WG_QUICK:
+            # A folder of its own: `wg0.mark` is an interface's name as good as `wg0`.
+            path = f"wgnet/nftables/mark/{plan.interface}.nft"
+            artifacts += self._nftables(plan, "mark", path, plan.restore_mark, mark=plan.firewall_mark)
         if plan.masquerade:
-            artifacts += self._masquerade(plan)
+            path = f"wgnet/nftables/{plan.interface}.nft"
+            name = nft_string(plan.interface)
+            artifacts += self._nftables(plan, "masquerade", path, plan.masquerade, name=name)
         return artifacts
 
-    def _masquerade(self, plan: InterfacePlan) -> list[Artifact]:
-        table = f"wgnet_masquerade_{nft_identifier(plan.interface)}"
-        interface = nft_string(plan.interface)
-        both = plan.masquerade >= {4, 6}
+    def _nftables(
+        self, plan: InterfacePlan, kind: str, path: str, versions: frozenset[int], **values: object
+    ) -> list[Artifact]:
+        """Return a table of nftables and the unit that loads it, for some IP versions."""
+        table = f"wgnet_{kind}_{nft_identifier(plan.interface)}"
+        both = versions >= {4, 6}
         rules = self._file(
             plan,
-            f"wgnet/nftables/{plan.interface}.nft",
-            "masquerade.nft.j2",
+            path,
+            f"{kind}.nft.j2",
             table=table,
-            name=interface,
-            matches=[""] if both else [f"meta nfproto ipv{version} " for version in sorted(plan.masquerade)],
+            matches=[""] if both else [f"meta nfproto ipv{version} " for version in sorted(versions)],
+            **values,
         )
         return [
             rules,
             *self._unit(
                 plan,
-                f"wgnet-masquerade-{unit_name(plan.interface)}.service",
-                "masquerade.service.j2",
+                f"wgnet-{kind}-{unit_name(plan.interface)}.service",
+                f"{kind}.service.j2",
                 # Stopping nftables.service stops this one too; starting it again must start it.
                 ("multi-user.target", "nftables.service"),
                 rules=rules.path,

@@ -131,6 +131,7 @@ class Planner:
             dns=plan_dns(routing.topology, host, bool(default_versions)),
             forwarding=self._forwarding(host, rank),
             source_valid_mark=uses_mark and 4 in default_versions,
+            restore_mark=default_versions if uses_mark else frozenset(),
             masquerade=frozenset(routing.versions(host)) & _network_versions(routing.topology)
             if host.masquerade
             else frozenset(),
