@@ -59,9 +59,10 @@ class LiveDevice:
 class PeerSettings:
     """A peer as it is to be.
 
-    `name` is the host's, for texts. `other_key` is the same host's other public key while its keys are rotated: its
-    AllowedIPs stand at whichever of the two shook hands last. `endpoint` is what is configured, with a name or an address, or None. Where
+    `name` is the host's, for texts. `endpoint` is what is configured, with a name or an address, or None. Where
     `preshared_key_known` is false the manager has the key from elsewhere (a credential), and what is live is right.
+    `other_key` is the same host's other public key while its keys are rotated: its AllowedIPs stand at whichever of
+    the two shook hands last.
     """
 
     name: str
