@@ -43,7 +43,7 @@ from wgnet.system.outcome import (
 )
 from wgnet.system.transaction import Change, Transaction
 
-__all__ = ["read_manifest", "recover", "write_system"]
+__all__ = ["compare_system", "read_manifest", "recover", "write_system"]
 
 
 @dataclass(slots=True)
@@ -72,18 +72,38 @@ def write_system(
     runtime: bool,
     force: bool,
     diagnostics: Diagnostics,
+    disowned: Collection[str] = (),
 ) -> WriteReport | None:
     """Put one host's files in place below `root`, all or none, and remove what an earlier run wrote for `networks`.
 
     `networks` None stands for every network. With `force` a file that a person changed is replaced, and stays beside
-    its place as `NAME.~N~`. Returns None after reporting why nothing was written.
+    its place as `NAME.~N~`. `disowned` are files, without the leading slash, that somebody else writes from now on:
+    they are left alone and forgotten. Returns None after reporting why nothing was written.
     """
     if networks is not None and any(artifact.network not in networks for artifact in artifacts):
         raise ValueError("an artifact of a network that is not written")
     try:
         with _locked(root, runtime=runtime) as state:
             _finish_last(state)
-            return _Installation(state, artifacts, networks, force, diagnostics).run()
+            return _Installation(state, artifacts, networks, force, diagnostics, disowned).run()
+    except FAILURES as error:
+        report_failure(error, diagnostics)
+        return None
+
+
+def compare_system(
+    root: Path,
+    artifacts: Sequence[Artifact],
+    *,
+    networks: Collection[str] | None,
+    diagnostics: Diagnostics,
+    disowned: Collection[str] = (),
+) -> WriteReport | None:
+    """Return what `write_system` would do below /etc, and do nothing: no lock, no folder, no file."""
+    try:
+        with _opened(root) as opened:
+            state = _State(opened, _state_path(opened, runtime=False))
+            return _Installation(state, artifacts, networks, False, diagnostics, disowned).judge()
     except FAILURES as error:
         report_failure(error, diagnostics)
         return None
@@ -215,6 +235,7 @@ class _Installation:
         networks: Collection[str] | None,
         force: bool,
         diagnostics: Diagnostics,
+        disowned: Collection[str] = (),
     ) -> None:
         self.state = state
         self.root = state.root
@@ -227,6 +248,7 @@ class _Installation:
             if not force:
                 raise
             self.old = Manifest()
+        self.forgotten = [self.old.entries.pop(path) for path in disowned if path in self.old.entries]
         self.new = Manifest(folders=dict(self.old.folders))
         for path, entry in self.old.entries.items():
             if networks is not None and entry.network not in networks:
@@ -242,7 +264,8 @@ class _Installation:
         self.unchanged: list[str] = []
         self.removed: list[str] = []
 
-    def run(self) -> WriteReport | None:
+    def judge(self) -> WriteReport | None:
+        """Judge every place and plan its change; None after reporting what stands in the way."""
         for artifact in self.artifacts:
             self.take(artifact)
         for path, entry in self.old.entries.items():
@@ -254,15 +277,23 @@ class _Installation:
             report_failure(error, self.diagnostics)
         if self.by_hand or self.blocked:
             return None
-        self.plan_folders()
-        if self.transaction.changes or self.new != self.old:
-            self.write()
+        return self.report()
+
+    def report(self) -> WriteReport:
         return WriteReport(
             written=tuple(self.written),
             unchanged=tuple(self.unchanged),
             removed=tuple(self.removed),
             kept=tuple(self.transaction.kept),
         )
+
+    def run(self) -> WriteReport | None:
+        if self.judge() is None:
+            return None
+        self.plan_folders()
+        if self.transaction.changes or self.new != self.old or self.forgotten:
+            self.write()
+        return self.report()
 
     def take(self, artifact: Artifact) -> None:
         """Judge one artifact's place, and plan its change."""

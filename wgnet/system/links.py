@@ -1,0 +1,49 @@
+"""Network interfaces of this host: whether they are there, their MTU, and their end.
+
+Stage: system. Must not make an interface: that is the managers' part.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+
+from wgnet.system.programs import run_program
+
+__all__ = ["delete_link", "link_exists", "mtu_of", "set_mtu"]
+
+#: linux/sockios.h
+_SIOCGIFMTU = 0x8921
+
+
+def delete_link(name: str) -> None:
+    """Delete a network interface; one that is gone is no error. Raises `ProgramError`."""
+    if link_exists(name):
+        run_program("ip", ["link", "delete", "dev", name], missing="iproute2")
+
+
+def set_mtu(name: str, mtu: int) -> None:
+    """Set an interface's MTU. Raises `ProgramError`."""
+    run_program("ip", ["link", "set", "dev", name, "mtu", str(mtu)], missing="iproute2")
+
+
+def link_exists(name: str) -> bool:
+    """Return whether this network namespace has an interface of that name."""
+    # Not /sys/class/net: what is mounted there may be another namespace's.
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+def mtu_of(name: str) -> int | None:
+    """Return an interface's MTU, None where there is none such."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        try:
+            answer = fcntl.ioctl(asking, _SIOCGIFMTU, struct.pack("16si", name.encode(), 0))
+        except OSError:
+            return None
+    mtu: int = struct.unpack("16si", answer[:20])[1]
+    return mtu
