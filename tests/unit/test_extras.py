@@ -122,8 +122,37 @@ def test_files_of_a_hub_in_the_order_of_their_effect() -> None:
             assert file.content.endswith(b"\n")
 
 
-def test_files_of_a_run_that_is_gone_after_a_reboot() -> None:
-    files = render(plan("fra"), "/run")
+def test_files_of_a_host_with_an_exit_node() -> None:
+    assert list(render(plan("nyc"))) == [
+        "/etc/sysctl.d/50-wgnet-wg0.conf",
+        "/etc/wgnet/nftables/mark/wg0.nft",
+        "/etc/systemd/system/wgnet-mark-wg0.service",
+        "/etc/systemd/system/multi-user.target.wants/wgnet-mark-wg0.service",
+        "/etc/systemd/system/nftables.service.wants/wgnet-mark-wg0.service",
+    ]
+
+
+def test_both_tables_stand_beside_each_other() -> None:
+    """Who uses an exit node may masquerade, and no interface's name makes two files one."""
+    host = plan("nyc", HUB.replace("exit-node: fra}", "exit-node: fra, masquerade: true}"))
+    assert [path for path in render(host) if path.endswith((".nft", "system/wgnet-mark-wg0.service"))] == [
+        "/etc/wgnet/nftables/mark/wg0.nft",
+        "/etc/systemd/system/wgnet-mark-wg0.service",
+        "/etc/wgnet/nftables/wg0.nft",
+    ]
+
+
+@pytest.mark.parametrize("base", ["/etc", "/run"])
+def test_wg_quick_has_a_table_of_its_own(base: str) -> None:
+    text = HUB.replace("exit-node: fra}", "exit-node: fra, manager: wg-quick, advertise: [10.9.0.0/16]}")
+    assert not any("mark" in path for path in render(plan("nyc", text), base))
+    other = text.replace("manager: wg-quick, ", "")
+    assert f"{base}/wgnet/nftables/mark/wg0.nft" in render(plan("nyc", other), base)
+
+
+@pytest.mark.parametrize("host", ["fra", "nyc"])
+def test_files_of_a_run_that_is_gone_after_a_reboot(host: str) -> None:
+    files = render(plan(host), "/run")
     assert all(path.startswith("/run/") for path in files)
     assert b"/etc/" not in b"".join(file.content for file in files.values())
     assert all(file.target is None or file.target in files for file in files.values())
@@ -133,9 +162,10 @@ def test_plain_host_needs_nothing() -> None:
     assert render(plan("sgp")) == {}
 
 
-def test_unit_s_own_wishes_are_the_links() -> None:
+@pytest.mark.parametrize("host", ["fra", "nyc"])
+def test_unit_s_own_wishes_are_the_links(host: str) -> None:
     """`systemctl disable` and `enable` find what is there."""
-    files = render(plan("fra"))
+    files = render(plan(host))
     for path, unit in files.items():
         if path.endswith(".service") and ".wants/" not in path:
             wanted = re.search(rb"^WantedBy=(.*)$", unit.content, re.MULTILINE)
@@ -161,9 +191,7 @@ def test_sysctl_of_one_ip_version() -> None:
 
 
 def test_sysctl_of_a_host_with_an_exit_node() -> None:
-    files = render(plan("nyc"))
-    assert list(files) == ["/etc/sysctl.d/50-wgnet-wg0.conf"]
-    assert settings(files) == ["net.ipv4.conf.all.src_valid_mark = 1"]
+    assert settings(render(plan("nyc"))) == ["net.ipv4.conf.all.src_valid_mark = 1"]
 
 
 @pytest.mark.parametrize("host", ["fra", "nyc"])
@@ -200,9 +228,10 @@ def test_router_advertisements_come_before_sysctl() -> None:
     assert "\nDefaultDependencies=no\n" in unit
 
 
-# --- masquerade
+# --- tables of nftables
 
 NFT = "etc/wgnet/nftables/wg0.nft"
+MARK = "etc/wgnet/nftables/mark/wg0.nft"
 
 
 @pytest.mark.parametrize(
@@ -232,10 +261,21 @@ def test_masquerade_for_any_name(tmp_path: Path, interface: str) -> None:
         assert lint_unit(unit) == []
 
 
-def test_masquerade_is_loaded_again_and_again_and_unloaded(tmp_path: Path) -> None:
-    files = render(plan("fra"))
+@pytest.mark.parametrize("interface", ["wg0", "w-0.=+", "_0", "9z"])
+def test_mark_for_any_name(tmp_path: Path, interface: str) -> None:
+    install(render(plan("nyc", HUB.replace("interface: wg0", f"interface: {interface}"))).values(), tmp_path)
+    assert lint_nft(tmp_path / f"etc/wgnet/nftables/mark/{interface}.nft") == []
+    name = subprocess.run(["systemd-escape", interface], capture_output=True, text=True, check=True).stdout.strip()
+    assert lint_unit(tmp_path / f"etc/systemd/system/wgnet-mark-{name}.service") == []
+
+
+@pytest.mark.parametrize(
+    ("host", "kind", "count"), [("fra", "masquerade", ["chain", "rule"]), ("nyc", "mark", ["chain", "rule"] * 2)]
+)
+def test_a_table_is_loaded_again_and_again_and_unloaded(tmp_path: Path, host: str, kind: str, count: list[str]) -> None:
+    files = render(plan(host))
     install(files.values(), tmp_path)
-    unit = files["/etc/systemd/system/wgnet-masquerade-wg0.service"]
+    unit = files[f"/etc/systemd/system/wgnet-{kind}-wg0.service"]
     (start,), (reload,), (stop,) = (commands(unit, key, tmp_path) for key in ("ExecStart", "ExecReload", "ExecStop"))
     shown = "nft -j list ruleset"
     # Stopping must not fail after somebody flushed all rules.
@@ -244,12 +284,13 @@ def test_masquerade_is_loaded_again_and_again_and_unloaded(tmp_path: Path) -> No
         f"{start}; nft flush ruleset; {stop}"
     )
     loaded, unloaded = ([next(iter(item)) for item in json.loads(line)["nftables"][1:]] for line in said.splitlines())
-    assert loaded == ["table", "table", "chain", "rule"]
+    assert sorted(loaded) == sorted(["table", "table", *count])
     assert unloaded == ["table"]
 
 
-def test_masquerade_comes_back_after_nftables(tmp_path: Path) -> None:
-    unit = render(plan("fra"))["/etc/systemd/system/wgnet-masquerade-wg0.service"].content.decode()
+@pytest.mark.parametrize(("host", "kind"), [("fra", "masquerade"), ("nyc", "mark")])
+def test_tables_come_before_the_network_and_back_after_nftables(host: str, kind: str) -> None:
+    unit = render(plan(host))[f"/etc/systemd/system/wgnet-{kind}-wg0.service"].content.decode()
     for line in (
         "After=nftables.service",
         "PartOf=nftables.service",
@@ -303,3 +344,114 @@ def test_masquerade_translates_what_comes_from_the_tunnel(tmp_path: Path, enters
         """
     )
     assert said == f"{source}\n"
+
+
+#: Sends to addresses from marked sockets, as WireGuard does, and prints which answer.
+ASK = """
+import select, socket, sys, time
+asking = {}
+for address in sys.argv[2:]:
+    one = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, int(sys.argv[1]))
+    one.sendto(b"?", (address, 7))
+    asking[one] = address
+end = time.monotonic() + 1.5
+answered = set()
+while len(answered) < len(asking) and (left := end - time.monotonic()) > 0:
+    for one in select.select(set(asking) - answered, [], [], left)[0]:
+        if one.recvfrom(9)[1][0] == asking[one]:
+            answered.add(one)
+print(*[address for one, address in asking.items() if one in answered])
+"""
+#: Answers what comes by UDP, from the address that it was sent to.
+ANSWER = """
+import select, socket
+answering = []
+for address in "198.51.100.2", "203.0.113.9", "2001:db8:9::9":
+    answering.append(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM))
+    answering[-1].bind((address, 7))
+open("ready", "w").close()
+while True:
+    for each in select.select(answering, [], [])[0]:
+        each.sendto(b"an answer", each.recvfrom(9)[1])
+"""
+#: A host behind `out` with the routes of an exit node's, `wg0` being where everything else goes; and strict filters:
+#: the kernel's, and one for IPv6 as firewalld has it.
+STRICT = """
+unshare --net sh -euc '
+    : >apart; until ip link set upstream up 2>/dev/null; do sleep 0.05; done
+    ip address add 198.51.100.2/24 dev upstream; ip address add 203.0.113.9/32 dev upstream
+    ip address add 2001:db8::2/64 dev upstream nodad; ip address add 2001:db8:9::9/128 dev upstream nodad
+    exec {python} answer.py' & far=$!
+trap 'kill $far' EXIT
+until [ -e apart ]; do sleep 0.05; done
+ip link add out type veth peer name upstream netns $far
+until [ -e ready ]; do sleep 0.05; done
+ip address add 198.51.100.1/24 dev out; ip address add 2001:db8::1/64 dev out nodad
+ip link add wg0 type veth peer name peers
+ip address add 10.80.0.2/24 dev wg0; ip address add fd42:80::2/64 dev wg0 nodad
+for link in out wg0 peers; do ip link set $link up; done
+for version in 4 6; do
+    ip -$version rule add not fwmark 51820 table 51820
+    ip -$version rule add table main suppress_prefixlength 0
+    ip -$version route add default dev wg0 table 51820
+done
+ip route add default via 198.51.100.2; ip route add default via 2001:db8::2
+sysctl -qp {root}/etc/sysctl.d/50-wgnet-wg0.conf
+for link in all out; do echo 1 >/proc/sys/net/ipv4/conf/$link/rp_filter; done
+nft 'table inet strict {{ chain prerouting {{ type filter hook prerouting priority mangle + 10;
+    meta nfproto ipv6 icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+    meta nfproto ipv6 fib saddr . mark . iif oif missing drop; }}; }}'
+ask() {{ {python} ask.py $1 203.0.113.9 2001:db8:9::9; }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "answered"), [(HUB, {4, 6}), (only("4"), {4}), (only("6"), {6})], ids=["both", "4", "6"]
+)
+def test_replies_pass_a_strict_reverse_path_filter(tmp_path: Path, text: str, answered: set[int]) -> None:
+    files = render(plan("nyc", text))
+    install(files.values(), tmp_path)
+    (tmp_path / "ask.py").write_text(ASK)
+    (tmp_path / "answer.py").write_text(ANSWER)
+    parameters = tmp_path / "etc/sysctl.d/50-wgnet-wg0.conf"
+    if not parameters.exists():
+        parameters.parent.mkdir(parents=True)
+        parameters.touch()
+    unit = files["/etc/systemd/system/wgnet-mark-wg0.service"]
+    (start,), (stop,) = (commands(unit, key, tmp_path) for key in ("ExecStart", "ExecStop"))
+    said = run(
+        STRICT.format(python=sys.executable, root=tmp_path) + f"ask 51820; {start}; ask 51820; {stop}; ask 51820",
+        cwd=tmp_path,
+    )
+    passing = [address for version, address in ((4, "203.0.113.9"), (6, "2001:db8:9::9")) if version in answered]
+    assert [line.split() for line in said.splitlines()] == [[], passing, []]
+
+
+def test_marks_of_others_are_left_alone(tmp_path: Path) -> None:
+    """The mark goes back to what bore it, not to all that comes by UDP: others mark packets as well."""
+    files = render(plan("nyc"))
+    install(files.values(), tmp_path)
+    (tmp_path / "ask.py").write_text(ASK)
+    (tmp_path / "answer.py").write_text(ANSWER)
+    (start,) = commands(files["/etc/systemd/system/wgnet-mark-wg0.service"], "ExecStart", tmp_path)
+    said = run(
+        STRICT.format(python=sys.executable, root=tmp_path)
+        + f"""
+        nft 'table inet others {{
+            counter theirs {{ }}
+            counter ours {{ }}
+            chain before {{ type filter hook prerouting priority raw; udp sport 7 meta mark set 0x77; }}
+            chain after {{ type filter hook prerouting priority mangle + 20;
+                meta mark 0x77 counter name theirs; meta mark 51820 counter name ours; }}
+        }}'
+        {start}
+        {sys.executable} ask.py 0 198.51.100.2; {sys.executable} ask.py 9 198.51.100.2; ask 51820
+        nft -j list counters
+        """,
+        cwd=tmp_path,
+    )
+    *answers, counters = said.splitlines()
+    assert answers == ["198.51.100.2", "198.51.100.2", "203.0.113.9 2001:db8:9::9"]
+    found = [item["counter"] for item in json.loads(counters)["nftables"][1:]]
+    assert {each["name"]: each["packets"] for each in found} == {"theirs": 2, "ours": 2}

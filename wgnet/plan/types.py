@@ -98,7 +98,7 @@ class InterfacePlan:
     `listen_port` 0 leaves it to the kernel. `mtu` None leaves the kernel's 1420. `firewall_mark` 0 is none. `table` is
     the number of the routing table of `routes` (254 main, 0 off). `default_versions` are the IP versions whose default
     route goes through an exit node; `bypass` stays outside. `forwarding` are the IP versions that the host forwards.
-    `source_valid_mark` asks for net.ipv4.conf.all.src_valid_mark, and `restore_mark` are the IP versions in which replies
+    `source_valid_mark` asks for net.ipv4.conf.all.src_valid_mark; `restore_mark` are the IP versions in which replies
     to the tunnel's own packets get their mark back. `masquerade` are the IP versions to source-NAT.
     `secured_peers` are those of `peers` whose link has a preshared key, few or none as a rule.
     `host` is the model's, for places and for what managers alone understand (`permissions`, `zone`).
