@@ -8,6 +8,7 @@ routers and plain hosts are network namespaces. It derives nothing: what files a
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -19,6 +20,10 @@ from lab.world import World
 #: Where the hosts' own files lie in the machine: in memory.
 HOSTS = "/run/lab"
 _BOOT_LIMIT = 600
+#: A container has a new name at each boot: nspawn, since systemd 256, refuses to start one whose name has anything left
+#: in its folder, as a container that was killed leaves it; where that lies differs between versions.
+_BOOTS = itertools.count(1)
+_NSPAWN = "/run/systemd/nspawn"
 
 
 class Network:
@@ -89,7 +94,8 @@ class Network:
                 *(
                     "--capability=all",
                     "--drop-capability=CAP_BPF",
-                    f"--machine={host}",
+                    f"--machine=boot{next(_BOOTS)}",
+                    f"--hostname={host}",
                     f"--directory={HOSTS}/{host}/root",
                 ),
                 # nspawn itself would wait for udev to have looked at each port that it is to take.
@@ -121,7 +127,16 @@ class Network:
         """Take every host and every wire away."""
         if self._known:
             roots = " ".join(f"{HOSTS}/{host}/root" for host in self._known)
-            self.machine.run(f"{_kill(self._known)}\numount {roots}\nrm -rf {HOSTS}/*", timeout=300)
+            self.machine.run(
+                f"{_kill(self._known)}\numount {roots}\n"
+                # What killed containers left: no container of ours lives any more.
+                "mapfile -t mounts </proc/self/mounts\n"
+                'for line in "${mounts[@]}"; do\n'
+                f"  read -r _ at _ <<<$line; case $at in {_NSPAWN}/?*) umount $at ;; esac\n"
+                "done\n"
+                f"rm -rf --one-file-system {HOSTS}/* {_NSPAWN}/*",
+                timeout=300,
+            )
         self._known.clear()
         self.machine.run(destroy_script(self.world), timeout=240)
 
@@ -139,9 +154,6 @@ def _kill(hosts: Iterable[str]) -> str:
             f"systemctl reset-failed {units} 2>/dev/null || true",
             f"for host in {' '.join(names)}; do",
             "if [ -e /run/netns/host-$host ]; then ip netns delete host-$host; fi",
-            # nspawn, since systemd 256, refuses to start where one that was killed left this.
-            "export=/run/systemd/nspawn/unix-export/$host",
-            "if [ -e $export ]; then umount $export 2>/dev/null || true; rmdir $export; fi",
             "done",
         )
     )
