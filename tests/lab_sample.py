@@ -88,6 +88,7 @@ PLAN: dict[str, Any] = {
             },
             "forwarding": [4],
             "source_valid_mark": True,
+            "restore_mark": [4],
             "masquerade": [4],
             "firewall": [],
         }
@@ -143,6 +144,7 @@ wg0\t{NEXT}\t(none)\t(none)\t(none)\t0\t0\t0\toff
 @@ tables
 {{"nftables": [{{"metainfo": {{"version": "1.0.6", "release_name": "Lester Gooch #5", "json_schema_version": 1}}}}, \
 {{"table": {{"family": "inet", "name": "wgnet_masquerade_wg0", "handle": 1}}}}, \
+{{"table": {{"family": "inet", "name": "wgnet_mark_wg0", "handle": 3}}}}, \
 {{"table": {{"family": "inet", "name": "filter", "handle": 2}}}}]}}
 
 @@ parameters

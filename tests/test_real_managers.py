@@ -91,7 +91,7 @@ def lint_beside(tree: Tree, folder: Path) -> list[str]:
         said += too_new(root, networkd=249, nm="1.36")
         for path in root.glob("etc/systemd/network/*.netdev"):
             said += audit_netdev(path)
-        for path in root.glob("etc/wgnet/nftables/*.nft"):
+        for path in root.glob("etc/wgnet/nftables/**/*.nft"):
             said += lint_nft(path)
         for path in root.glob("etc/sysctl.d/*.conf"):
             said += lint_sysctl(path)

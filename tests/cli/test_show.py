@@ -59,7 +59,8 @@ def test_json(office: Path) -> None:
     assert (interface["table"], interface["metric"]) == (254, 2000)
     assert set(interface) >= {
         "network", "interface", "manager", "manager_version", "public_key", "listen_port", "mtu", "firewall_mark",
-        "autoconnect", "rules", "dns", "forwarding", "source_valid_mark", "masquerade", "firewall",
+        "autoconnect", "rules", "dns", "forwarding", "source_valid_mark", "restore_mark", "masquerade",
+        "firewall",
     }  # fmt: skip
 
 

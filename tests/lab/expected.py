@@ -46,6 +46,7 @@ class Aspect(enum.Enum):
     RULE_PROTOCOL = "rules say no protocol"
     NO_METRIC = "routes have the kernel's metric: 0, or 256 and 1024 for IPv6"
     ALLOWED_IPS_INTO_TABLE = "with a table of its own, every prefix of AllowedIPs has a route there"
+    OWN_TABLE = "replies get their mark back from a table of the manager's own"
     OWN_PACKETS = "no rule sends the packets of all tunnels to the table main first"
     RULE_ORDER = "rules of several exit nodes have the priorities that were free"
     DNS_OF_FAMILY = "DNS servers of an IP version that the interface has no address of are left out"
@@ -79,6 +80,7 @@ MEANT = (
     Meant("wg-quick", Aspect.RULE_PROTOCOL, "wg-quick names none"),
     Meant("wg-quick", Aspect.NO_METRIC, "wg-quick can set none"),
     Meant("wg-quick", Aspect.ALLOWED_IPS_INTO_TABLE, "with `Table = N` wg-quick routes AllowedIPs as they stand"),
+    Meant("wg-quick", Aspect.OWN_TABLE, "wg-quick-INTERFACE comes and goes with the interface"),
     Meant("wg-quick", Aspect.OWN_PACKETS, "wg-quick knows of one exit node only"),
     Meant("wg-quick", Aspect.RULE_ORDER, "wg-quick leaves priorities to the kernel, so that the last one up is first"),
     Meant("wg-quick", Aspect.DNS_OF_FAMILY, "servers that cannot be reached through the interface are of no use"),
@@ -197,7 +199,10 @@ def expected_state(
         forwarding=frozenset[int]().union(*(each["forwarding"] for each in plan["interfaces"])),
         source_valid_mark=any(each["source_valid_mark"] for each in plan["interfaces"]),
         tables=frozenset(
-            f"wgnet_masquerade_{nft_identifier(each['interface'])}" for each in plan["interfaces"] if each["masquerade"]
+            f"wgnet_{kind}_{nft_identifier(each['interface'])}"
+            for each in plan["interfaces"]
+            for kind, versions in _tables(each, manager or each["manager"])
+            if versions
         ),
     )
 
@@ -243,6 +248,12 @@ def _endpoints(text: str, resolver: Mapping[str, Collection[str]]) -> Iterator[s
 
 
 # --- what the managers make ------------------------------------------------------------------------------------------
+
+
+def _tables(plan: Mapping[str, Any], manager: str) -> Iterator[tuple[str, list[int]]]:
+    """Yield the kinds of nftables' tables, and the IP versions that each is for."""
+    yield "masquerade", plan["masquerade"]
+    yield "mark", [] if (manager, Aspect.OWN_TABLE) in _MEANT else plan["restore_mark"]
 
 
 class _Maker:

@@ -150,7 +150,12 @@ ALLOWED_EXIT, ALLOWED_NEAR = "0.0.0.0/0,10.0.0.2/32", "10.0.0.3/32,10.66.0.0/16,
         (
             "wgnet_masquerade_wg0",
             "masquerade_wg0",
-            ["nftables' tables: expected ['wgnet_masquerade_wg0'], found []"],
+            ["nftables' tables: expected ['wgnet_mark_wg0', 'wgnet_masquerade_wg0'], found ['wgnet_mark_wg0']"],
+        ),
+        (
+            "wgnet_mark_wg0",
+            "wg-quick-wg0",
+            ["nftables' tables: expected ['wgnet_mark_wg0', 'wgnet_masquerade_wg0'], found ['wgnet_masquerade_wg0']"],
         ),
         (
             ": 10.0.0.53 fd00::53",
@@ -239,7 +244,7 @@ def test_networkmanagers_own_ways_are_networkmanagers_alone() -> None:
 
 
 def test_wg_quicks_own_ways_are_wg_quicks_alone() -> None:
-    """No metric, no protocol: expected of wg-quick, and of nobody else."""
+    """No metric, no protocol, its own table: expected of wg-quick, and of nobody else."""
     text = TEXT.replace(',"protocol":"static"', "").replace(',"metric":2000,"flags"', ',"flags"')
     text = changed(
         '"dst":"fd00::/64","dev":"wg0","protocol":"kernel"',
@@ -247,8 +252,9 @@ def test_wg_quicks_own_ways_are_wg_quicks_alone() -> None:
         text,
     )
     text = changed('"dst":"fd66::/48","dev":"wg0"', '"dst":"fd66::/48","dev":"wg0","metric":1024', text)
+    text = changed("wgnet_mark_wg0", "wg-quick-wg0", text)
     assert compare(text, manager="wg-quick") == []
-    assert len(compare(text)) == 2 * (5 + 4)
+    assert len(compare(text)) == 2 * (5 + 4) + 1
     assert compare(changed("(wg0): yes", "(wg0): no", text), manager="wg-quick") == []
 
 

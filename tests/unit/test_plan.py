@@ -280,7 +280,7 @@ def test_a_default_route_is_taken_by_those_who_name_the_offerer() -> None:
 
 def test_policy_routing_of_an_exit_node() -> None:
     a = plan_of(EXIT, "a")
-    assert (a.firewall_mark, a.default_versions, a.source_valid_mark) == (51820, {4, 6}, True)
+    assert (a.firewall_mark, a.default_versions, a.source_valid_mark, a.restore_mark) == (51820, {4, 6}, True, {4, 6})
     assert routes(a) == ["0.0.0.0/0 51820 2000", "::/0 51820 2000"]
     assert rules(a) == [
         "4 32763: from all to 192.0.2.0/24 lookup 254",
@@ -290,10 +290,14 @@ def test_policy_routing_of_an_exit_node() -> None:
         "6 32765: not from all fwmark 51820 lookup 51820",
     ]
     assert [str(prefix) for prefix in a.bypass] == ["192.0.2.0/24"]
+    assert plan_of(EXIT.replace(', "::/0"]', "]"), "a").restore_mark == {4}
+    # Without the default route there is nothing that replies could be mistaken for.
+    off = plan_of(EXIT.replace("exit-node: gw", "exit-node: gw, firewall-mark: 7, table: off"), "a")
+    assert (off.firewall_mark, off.restore_mark) == (7, frozenset())
     for other in ("gw", "b"):
         plan = plan_of(EXIT, other)
         assert (plan.firewall_mark, plan.rules, plan.source_valid_mark) == (0, (), False)
-        assert plan.default_versions == frozenset()
+        assert plan.default_versions == plan.restore_mark == frozenset()
 
 
 def test_the_mark_is_also_the_number_of_the_table() -> None:
