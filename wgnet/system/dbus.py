@@ -14,6 +14,8 @@ another service says of a call is cleared of everything that has the form of a k
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import functools
 import io
 import os
@@ -21,17 +23,19 @@ import re
 import socket
 import struct
 import time
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from wgnet.keys.types import HIDDEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Bus", "DBusCallError", "DBusError", "NoBusError"]
+__all__ = ["Bus", "DBusCallError", "DBusError", "NoBusError", "Signal", "from_json", "to_json"]
 
 #: The standard's place, and the older name that a link stands for; D-Bus specification, "System message bus".
 _SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket;unix:path=/var/run/dbus/system_bus_socket"
@@ -47,6 +51,8 @@ _MOST_BYTES = 1 << 27
 _MOST_AUTH_BYTES = 16384
 #: A WireGuard key in base64.
 _KEY = re.compile(r"[A-Za-z0-9+/]{43}=")
+#: Signals that nobody asked for yet; the oldest go first.
+_MOST_SIGNALS = 1000
 #: A text that goes on for longer says nothing more to a person.
 _MOST_TEXT = 1000
 
@@ -92,6 +98,16 @@ class DBusCallError(DBusError):
         return self.name in _UNANSWERED
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """What a service told everybody, or whoever listens."""
+
+    path: str
+    interface: str
+    member: str
+    values: list[Any] = field(repr=False)
+
+
 class Bus:
     """A connection to a message bus, for one thread. Closing it closes its socket, and a with statement does."""
 
@@ -99,6 +115,7 @@ class Bus:
         self._socket: socket.socket | None = connection
         self._received = bytearray()
         self._serial = 0
+        self._signals: deque[Signal] = deque(maxlen=_MOST_SIGNALS)
 
     @classmethod
     def system(cls) -> Self:
@@ -190,16 +207,44 @@ class Bus:
         """Tell whether a service runs; none is started. Raises as `call` does."""
         return bool(self.call(*_BUS, "NameHasOwner", "s", (name,))[0])
 
+    def listen(self, sender: str, interface: str, member: str, path: str = "") -> None:
+        """Keep, from now on, the signals that match, for `next_signal`. Raises as `call` does."""
+        rule = f"type='signal',sender='{sender}',interface='{interface}',member='{member}'"
+        if path:
+            rule += f",path='{path}'"
+        self.call(*_BUS, "AddMatch", "s", (rule,))
+
+    def next_signal(self, timeout: float) -> Signal | None:
+        """Return the next signal of those that are listened for, or None after `timeout` seconds.
+
+        Raises `NoBusError` where the connection is lost.
+        """
+        until = time.monotonic() + timeout
+        try:
+            while not self._signals:
+                self._take(until)
+        except TimeoutError:
+            return None
+        return self._signals.popleft()
+
     def _exchange(self, data: bytes, until: float) -> _Reply | None:
-        """Send a call and return its reply, or None where the time is over. Signals and late replies are dropped."""
+        """Send a call and return its reply, or None where the time is over. Late replies are dropped."""
         try:
             self._send(data, until)
             while True:
-                reply = _from_bytes(self._receive(until))
+                reply = self._take(until)
                 if reply is not None and reply.serial == self._serial:
                     return reply
         except TimeoutError:
             return None
+
+    def _take(self, until: float) -> _Reply | None:
+        """Receive one message; return it where it is a reply, keep it where it is a signal."""
+        message = _from_bytes(self._receive(until))
+        if isinstance(message, Signal):
+            self._signals.append(message)
+            return None
+        return message
 
     def _send(self, data: bytes, until: float) -> None:
         connection = self._connection(until)
@@ -339,27 +384,30 @@ def _to_bytes(
     return data
 
 
-def _from_bytes(data: bytes) -> _Reply | None:
-    """Return what a message answers, or None for what is no answer. Raises `NoBusError` for what is no message."""
+def _from_bytes(data: bytes) -> _Reply | Signal | None:
+    """Return a reply or a signal, or None for a call. Raises `NoBusError` for what is no message."""
     from dbus_next._private import unmarshaller
     from dbus_next.constants import MessageType
 
     library: Any = unmarshaller
-    reply = None
+    found: _Reply | Signal | None = None
     understood = False
     try:
         message = library.Unmarshaller(io.BytesIO(data)).unmarshall()
-        if message.message_type in (MessageType.METHOD_RETURN, MessageType.ERROR):
-            types = message.signature_tree.types
-            values = [_unwrap(kind, value) for kind, value in zip(types, message.body, strict=True)]
+        types = message.signature_tree.types
+        values = [_unwrap(kind, value) for kind, value in zip(types, message.body, strict=True)]
+        if message.message_type is MessageType.SIGNAL:
+            found = Signal(path=message.path, interface=message.interface, member=message.member, values=values)
+        elif message.message_type is not MessageType.METHOD_CALL:
             error = message.error_name if message.message_type is MessageType.ERROR else None
-            reply = _Reply(message.reply_serial, error, values)
+            found = _Reply(message.reply_serial, error, values)
         understood = True
     except Exception:
+        # Of whatever kind, as above.
         understood = False
     if not understood:
         raise NoBusError("the bus sent what is no message")
-    return reply
+    return found
 
 
 @functools.lru_cache(maxsize=256)
@@ -421,3 +469,57 @@ def _unwrap(kind: Any, value: Any) -> Any:
     if code == "{":
         return {key: _unwrap(item.children[1], each) for key, each in value.items()}
     return value if code == "y" else [_unwrap(item, each) for each in value]
+
+
+# --- plain data in JSON ----------------------------------------------------------------------------------------------
+
+
+def to_json(signature: str, value: object) -> Any:
+    """Return a plain value of one complete type in what JSON can hold. Raises `ValueError`, which quotes nothing."""
+    return _converted(signature, value, _to_json)
+
+
+def from_json(signature: str, data: object) -> Any:
+    """Return the plain value that `to_json` made `data` of. Raises `ValueError`, which quotes nothing."""
+    return _converted(signature, data, _from_json)
+
+
+def _converted(signature: str, value: object, convert: Callable[[Any, Any], Any]) -> Any:
+    with contextlib.suppress(Exception):
+        [kind] = _types(signature)
+        return convert(kind, value)
+    raise ValueError(f"the value does not go with the signature '{signature}'")
+
+
+def _to_json(kind: Any, value: Any) -> Any:
+    code = kind.token
+    if code == "v":
+        signature, inner = value
+        [inner_kind] = _types(signature)
+        return [signature, _to_json(inner_kind, inner)]
+    if code == "(":
+        return [_to_json(child, each) for child, each in zip(kind.children, value, strict=True)]
+    if code != "a":
+        return value
+    [item] = kind.children
+    code = item.token
+    if code == "{":
+        return {key: _to_json(item.children[1], each) for key, each in value.items()}
+    return base64.b64encode(value).decode() if code == "y" else [_to_json(item, each) for each in value]
+
+
+def _from_json(kind: Any, data: Any) -> Any:
+    code = kind.token
+    if code == "v":
+        signature, inner = data
+        [inner_kind] = _types(signature)
+        return signature, _from_json(inner_kind, inner)
+    if code == "(":
+        return tuple(_from_json(child, each) for child, each in zip(kind.children, data, strict=True))
+    if code != "a":
+        return data
+    [item] = kind.children
+    code = item.token
+    if code == "{":
+        return {key: _from_json(item.children[1], each) for key, each in data.items()}
+    return base64.b64decode(data, validate=True) if code == "y" else [_from_json(item, each) for each in data]
