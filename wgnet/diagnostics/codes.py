@@ -37,7 +37,7 @@ def _code(number: int, severity: Severity, title: str) -> Code:
     return code
 
 
-_E, _W = Severity.ERROR, Severity.WARNING
+_E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 # --- the text and its YAML -------------------------------------------------------------------------------------------
 YAML_SYNTAX = _code(1001, _E, "not valid YAML")
@@ -152,3 +152,12 @@ LOCKED = _code(6004, _E, "another wgnet is writing there")
 UNKNOWN_HOST_ARGUMENT = _code(6005, _E, "no file describes this host")
 TEMPLATE = _code(6006, _E, "a template cannot be used")
 GROUP_MISSING = _code(6007, _W, "a system group does not exist here")
+CANNOT_START = _code(6010, _E, "nothing can be applied here")
+FOREIGN_INTERFACE = _code(6011, _E, "an interface of that name is somebody else's")
+APPLY_FAILED = _code(6012, _E, "a change could not be made")
+NOT_PUT_BACK = _code(6013, _E, "a change could not be put back")
+NOT_AS_PLANNED = _code(6014, _E, "the live state is not as planned")
+ENDPOINT_UNKNOWN = _code(6015, _W, "an endpoint's name has no address now")
+NOTHING_TO_SETTLE = _code(6016, _E, "there is no change to confirm or to roll back")
+UNCONFIRMED = _code(6017, _E, "a change waits to be confirmed")
+BROUGHT_UP_BY_HAND = _code(6018, _N, "an interface that wg-quick brings up")

@@ -81,4 +81,94 @@ PAGES = (
             "its packages."
         ),
     ),
+    Explanation(
+        code=codes.CANNOT_START,
+        meaning=(
+            "To apply a topology wgnet must be root, on a running system: it talks to systemd-networkd or "
+            "NetworkManager over D-Bus, and reads and sets the kernel's WireGuard devices with wg(8) and ip(8). One of "
+            "these is missing. Nothing was touched."
+        ),
+        way_out=(
+            "Do what the message says. To write the files alone, without a running system, as in an image build, use "
+            "`wgnet render --system`."
+        ),
+    ),
+    Explanation(
+        code=codes.FOREIGN_INTERFACE,
+        meaning=(
+            "The kernel has an interface of the name that a topology gives to this host, and wgnet did not make it: "
+            "wg-quick, another tool or a person did. What is somebody else's is not touched."
+        ),
+        way_out=(
+            "Take it down the way it was brought up (`wg-quick down wg0`, say) and apply again, or give the network "
+            "another `interface`."
+        ),
+    ),
+    Explanation(
+        code=codes.APPLY_FAILED,
+        meaning=(
+            "A step of the change did not succeed: a program, a manager or the disk refused it. Files, interfaces and "
+            "peers were put back to what they were, and sessions of peers that the change did not concern went on."
+        ),
+        way_out="The message names the step and its reason. Mend that, then apply again.",
+    ),
+    Explanation(
+        code=codes.NOT_PUT_BACK,
+        meaning=(
+            "A change failed, and so did a step of putting it back: the machine may be between the two. What it was "
+            "before is kept in /var/lib/wgnet/apply."
+        ),
+        way_out=(
+            "Mend what the message names, then run `wgnet rollback`, which tries again from the beginning, or `wgnet "
+            "apply`, which goes on to the new state from wherever the machine is."
+        ),
+    ),
+    Explanation(
+        code=codes.NOT_AS_PLANNED,
+        meaning=(
+            "After a change the live state is read back and compared with the plan: peers, AllowedIPs, preshared keys, "
+            "addresses, routes, rules, MTU and DNS. They differ in what the message lists, so the change was undone. "
+            "Another program that manages the same interface, routes or rules is the usual cause."
+        ),
+        way_out=(
+            "`wgnet status` shows the differences at any time. Where systemd-networkd removes rules of others, or "
+            "others remove its, networkd.conf(5) has ManageForeignRoutingPolicyRules=."
+        ),
+    ),
+    Explanation(
+        code=codes.ENDPOINT_UNKNOWN,
+        meaning=(
+            "A running interface takes addresses alone, and the name of a peer's endpoint could not be resolved now. "
+            "The peer is configured, without an endpoint: its own first packet tells where it is."
+        ),
+        way_out="Run `wgnet refresh`, or enable wgnet-refresh.timer, which asks again.",
+    ),
+    Explanation(
+        code=codes.NOTHING_TO_SETTLE,
+        meaning=(
+            "`wgnet confirm` ends a change that `wgnet apply --confirm` has made and that waits; `wgnet rollback` goes "
+            "back to the state before the last apply. There is no such change, it was confirmed or rolled back "
+            "already, or its time was over."
+        ),
+        way_out="`wgnet status` shows what the machine is now.",
+    ),
+    Explanation(
+        code=codes.UNCONFIRMED,
+        meaning=(
+            "A change that was applied with `--confirm` waits for somebody to say that it is good. Another one now "
+            "would leave it open what there is to go back to."
+        ),
+        way_out="Run `wgnet confirm` to keep it, or `wgnet rollback` to undo it, and apply again.",
+    ),
+    Explanation(
+        code=codes.BROUGHT_UP_BY_HAND,
+        meaning=(
+            "The host's manager is wg-quick, which has no service that could be told of a change. Its file is written; "
+            "an interface that is up goes on as it is."
+        ),
+        way_out=(
+            "`wg-quick up wg0` brings it up, and `wg syncconf wg0 <(wg-quick strip wg0)` takes over a change of peers "
+            "without a drop."
+        ),
+    ),
 )

@@ -1,0 +1,201 @@
+"""The machine, step by step, from whatever it is to a target.
+
+Stage: system. Input: a `Target`, and which interfaces were wgnet's before; output: the machine, changed. Each step looks
+at what is there and does what is missing, so a run after one that was killed anywhere goes on to the end. What is right
+already is not touched, above all the sessions of peers that stay as they are. Must not verify, or put anything back.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.live.changes import DeviceChange, device_change
+from wgnet.live.device import LiveDevice
+from wgnet.managers.artifact import Artifact
+from wgnet.syntax.spec import Manager
+from wgnet.system.dbus import Bus
+from wgnet.system.install import write_system
+from wgnet.system.links import delete_link, link_exists, mtu_of, set_mtu
+from wgnet.system.networkd import Networkd, netdev_path
+from wgnet.system.outcome import WriteReport
+from wgnet.system.programs import ProgramError, run_program
+from wgnet.system.resolve import resolve_endpoints
+from wgnet.system.snapshot import Owned
+from wgnet.system.target import InterfaceTarget, Target, parameters_of, units_of
+from wgnet.system.wireguard import read_devices, set_device
+
+__all__ = ["Converger", "NotWrittenError"]
+
+#: Seconds for a manager to make an interface.
+_APPEARS_S = 20.0
+_PAUSE_S = 0.05
+
+
+class NotWrittenError(Exception):
+    """The files could not be written; why is among the diagnostics."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Converger:
+    """One run to a target.
+
+    `owned` are the interfaces of the networks concerned that are wgnet's now; `artifacts` the files that stand.
+    `configured` are the endpoints that devices were configured with so far, by interface and public key. With `force`
+    files that were changed by hand are replaced.
+    """
+
+    bus: Bus
+    target: Target
+    owned: Mapping[str, Owned]
+    artifacts: Sequence[Artifact]
+    configured: Mapping[str, Mapping[str, str | None]]
+    diagnostics: Diagnostics
+    root: Path = Path("/")
+    force: bool = False
+    #: Values for kernel parameters that the target does not speak of, below /proc/sys.
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    _networkd: Networkd = field(init=False)
+    _reload: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self._networkd = Networkd(self.bus, self.root)
+
+    def run(self) -> WriteReport:
+        """Go to the target. Raises `DBusError`, `ProgramError`, `OSError` and `NotWrittenError`."""
+        live = read_devices()
+        gone = [name for name, _ in self._gone()]
+        self._let_go(live)
+        self._stop_units()
+        report = self._write_files()
+        self._start_units()
+        for name in gone:
+            self._reload |= self._networkd.take_back(name)
+        for each in self.target.of(Manager.NETWORKD):
+            if each.name not in live:
+                # Left from a device that somebody deleted: networkd would not make it again.
+                self._reload |= self._networkd.take_back(each.name)
+        self._set_devices(live)
+        if self._reload or _touches_networkd(report):
+            self._networkd.reload()
+        for name in gone:
+            delete_link(name)
+        self._await_links()
+        self._set_mtus()
+        return report
+
+    def _gone(self) -> Iterator[tuple[str, Owned]]:
+        """Yield networkd's interfaces that are wgnet's and not in the target."""
+        stay = {(each.name, each.manager) for each in self.target.interfaces}
+        for name, owned in self.owned.items():
+            if owned.manager is Manager.NETWORKD and (name, owned.manager) not in stay:
+                yield name, owned
+
+    # --- systemd-networkd's devices ----------------------------------------------------------------------------------
+
+    def _let_go(self, live: Mapping[str, LiveDevice]) -> None:
+        """Take the devices that live on, and whose .netdev changes, out of networkd's hands before the file changes."""
+        standing = {artifact.path: artifact.content for artifact in self.artifacts}
+        wanted = {artifact.path: artifact.content for artifact in self.target.artifacts}
+        letting = False
+        for each in self.target.of(Manager.NETWORKD):
+            path = f"/{netdev_path(each.name)}"
+            device = live.get(each.name)
+            if device is None or self._networkd.has_let_go(each.name):
+                continue
+            if standing.get(path) != wanted.get(path) or self._change(device, each):
+                self._networkd.let_go(each.name)
+                letting = True
+        if letting:
+            self._networkd.reload()
+
+    def _change(self, device: LiveDevice, each: InterfaceTarget) -> DeviceChange:
+        return device_change(device, each.device, self.configured.get(each.name))
+
+    def _set_devices(self, live: Mapping[str, LiveDevice]) -> None:
+        for each in self.target.of(Manager.NETWORKD):
+            device = live.get(each.name)
+            if device is not None and (change := self._change(device, each)):
+                set_device(change, resolve_endpoints(change, self.diagnostics))
+
+    def _await_links(self) -> None:
+        """Wait until networkd has made what is new. Raises `ProgramError`."""
+        until = time.monotonic() + _APPEARS_S
+        for each in self.target.of(Manager.NETWORKD):
+            while not link_exists(each.name):
+                if time.monotonic() >= until:
+                    raise ProgramError(f"systemd-networkd did not make the interface '{each.name}'")
+                time.sleep(_PAUSE_S)
+
+    def _set_mtus(self) -> None:
+        """Set what no manager sets: networkd leaves an MTU that its files speak of no longer as it is."""
+        for each in self.target.of(Manager.NETWORKD):
+            if mtu_of(each.name) not in (None, each.mtu):
+                set_mtu(each.name, each.mtu)
+
+    # --- files, units, kernel parameters -----------------------------------------------------------------------------
+
+    def _write_files(self) -> WriteReport:
+        report = write_system(
+            self.root,
+            self.target.artifacts,
+            networks=self.target.networks,
+            runtime=False,
+            force=self.force,
+            diagnostics=self.diagnostics,
+            disowned=self.target.disowned,
+        )
+        if report is None:
+            raise NotWrittenError
+        return report
+
+    def _stop_units(self) -> None:
+        """Stop services that are to go while their files are there: stopping takes their tables away."""
+        stays = units_of(self.target.artifacts)
+        networks = self.target.networks
+        mine = [each for each in self.artifacts if networks is None or each.network in networks]
+        going = sorted(units_of(mine).keys() - stays.keys())
+        if going:
+            run_program("systemctl", ["stop", *going])
+
+    def _start_units(self) -> None:
+        """Start services that are new, and start those again whose files have changed; then set kernel parameters."""
+        before, after = units_of(self.artifacts), units_of(self.target.artifacts)
+        changed = [name for name in after if _contents(before.get(name, ())) != _contents(after[name])]
+        if changed or before.keys() - after.keys():
+            run_program("systemctl", ["daemon-reload"])
+        # Those that keep router advertisements come before the parameters that would end them.
+        for name in sorted(changed, key=lambda unit: not unit.startswith("wgnet-accept-ra")):
+            run_program("systemctl", ["restart", name])
+        idle = [name for name in after if name not in changed]
+        if idle:
+            # One that somebody stopped; a start of what runs does nothing.
+            run_program("systemctl", ["start", *idle])
+        for name, value in {**self.parameters, **parameters_of(self.target.artifacts)}.items():
+            self._set_parameter(name, value)
+
+    def _set_parameter(self, name: str, value: str) -> None:
+        path = self.root / "proc/sys" / name
+        try:
+            if path.read_text(encoding="ascii").strip() == value:
+                return
+            # Of /proc: opened for writing and nothing else, never made.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # a kernel without that IP version
+        try:
+            os.write(descriptor, f"{value}\n".encode())
+        finally:
+            os.close(descriptor)
+
+
+def _contents(artifacts: Sequence[Artifact]) -> list[tuple[str, bytes]]:
+    return [(artifact.path, artifact.content) for artifact in artifacts]
+
+
+def _touches_networkd(report: WriteReport) -> bool:
+    return any("/systemd/network/" in path for path in (*report.written, *report.removed))

@@ -1,0 +1,266 @@
+"""Who puts a machine back when `wgnet apply` does not live to do it: systemd, by units that wgnet starts.
+
+Stage: system. While the file `armed` lies in the state folder a change is under way, or waits to be confirmed. Three
+units watch over it, none of which is a thread or a child of wgnet:
+
+- wgnet-guard.service, transient, waits for the process that changes the machine. Whatever way it ends, SIGKILL among
+  them, or when it takes too long, what is still armed is rolled back;
+- wgnet-confirm.timer, transient, rolls back what nobody has confirmed in time;
+- wgnet-rollback.service, in /etc for as long as it is armed, puts the files back at boot, before any network is made.
+
+To disarm is to remove the one file; what else lies there is without effect then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import wgnet
+from wgnet.system.programs import ProgramError, find_program, run_program
+from wgnet.system.snapshot import BadSnapshotError, Snapshot
+
+__all__ = ["Armed", "Guard"]
+
+_FOLDER = "var/lib/wgnet/apply"
+_BOOT_UNIT = "etc/systemd/system/wgnet-rollback.service"
+_BOOT_LINK = "etc/systemd/system/sysinit.target.wants/wgnet-rollback.service"
+_GUARD = "wgnet-guard"
+_CONFIRM = "wgnet-confirm"
+_PAUSE_S = 0.1
+
+_BOOT_TEXT = """\
+# Written by wgnet while a change of its networks is under way or waits for `wgnet confirm`; removed at its end.
+
+[Unit]
+Description=Put back the networks that wgnet was changing
+Documentation=man:wgnet(1)
+ConditionPathExists=/{folder}/armed
+DefaultDependencies=no
+After=local-fs.target
+Before=systemd-sysctl.service systemd-networkd.service NetworkManager.service network-pre.target shutdown.target
+Wants=network-pre.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+{environment}ExecStart={command}
+
+[Install]
+WantedBy=sysinit.target
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Armed:
+    """A change that is not settled.
+
+    `deadline` counts seconds of CLOCK_BOOTTIME, which nobody sets and which goes on while the machine sleeps; None
+    while the change is being made.
+    """
+
+    deadline: float | None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be rolled back: it was given up in the middle, or nobody confirmed it in time."""
+        return self.deadline is None or _now() >= self.deadline
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left to confirm it."""
+        return 0.0 if self.deadline is None else max(0.0, self.deadline - _now())
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Guard:
+    """The state folder of `apply` below a root, and the units that watch over it."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
+        self._folder = root / _FOLDER
+
+    # --- one at a time -----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def locked(self, *, patience: float = 0) -> Iterator[bool]:
+        """Yield whether this process is the only one that changes the machine. Raises `OSError`.
+
+        `patience` counts the seconds to wait for another.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        until = time.monotonic() + patience
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        yield False
+                        return
+                    time.sleep(_PAUSE_S)
+                else:
+                    yield True
+                    return
+        finally:
+            os.close(descriptor)
+
+    # --- what is armed -----------------------------------------------------------------------------------------------
+
+    def armed(self) -> Armed | None:
+        """Return the change that is not settled, or None. Raises `OSError`."""
+        try:
+            text = (self._folder / "armed").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            deadline = json.loads(text)["deadline"]
+            return Armed(deadline=None if deadline is None else float(deadline))
+        except (ValueError, KeyError, TypeError):
+            # Whatever it holds: that it is there is what counts.
+            return Armed(deadline=None)
+
+    def snapshot(self) -> Snapshot | None:
+        """Return the state before the last change, None where there is none. Raises `OSError`, `BadSnapshotError`."""
+        try:
+            text = (self._folder / "snapshot.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except UnicodeDecodeError:
+            raise BadSnapshotError("the text is damaged") from None
+        return Snapshot.from_json(text)
+
+    def arm(self, snapshot: Snapshot, *, limit: float) -> None:
+        """Keep a state to go back to, from now on. `limit` is how many seconds the change may take.
+
+        Raises `OSError` and `ProgramError`, and nothing is armed then.
+        """
+        self._write("snapshot.json", snapshot.to_json())
+        self._write("armed", json.dumps({"deadline": None}))
+        try:
+            self._install_boot_unit()
+            self._stop(f"{_GUARD}.service")
+            # tail(1) of coreutils ends when the process does.
+            self._run_unit(
+                _GUARD,
+                [find_program("tail") or "/usr/bin/tail", f"--pid={os.getpid()}", "-f", "/dev/null"],
+                [f"--property=RuntimeMaxSec={limit:g}", f"--property=ExecStopPost=-{self._unless_settled()}"],
+            )
+        except BaseException:
+            self.disarm()
+            raise
+
+    def wait(self, seconds: float) -> float:
+        """Roll back in so many seconds unless `disarm` comes first; return when, as a `deadline`.
+
+        Raises `OSError` and `ProgramError`.
+        """
+        deadline = _now() + seconds
+        self._stop(f"{_CONFIRM}.timer", f"{_CONFIRM}.service")
+        command = [*self._words(), "rollback", "--armed"]
+        timer = [f"--on-active={seconds:g}s", "--timer-property=AccuracySec=100ms"]
+        self._run_unit(_CONFIRM, command, timer)
+        self._write("armed", json.dumps({"deadline": deadline}))
+        return deadline
+
+    def disarm(self) -> None:
+        """Settle the change: from the first step of this on nothing is rolled back any more. Raises `OSError`."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / "armed").unlink()
+            self._sync()
+        for path in (_BOOT_LINK, _BOOT_UNIT):
+            with contextlib.suppress(FileNotFoundError):
+                (self._root / path).unlink()
+        self._stop(f"{_CONFIRM}.timer", f"{_GUARD}.service")
+
+    def forget(self) -> None:
+        """Forget the state before the last change: there is nothing to go back to any more. Raises `OSError`."""
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / "snapshot.json").unlink()
+
+    # --- files and units ---------------------------------------------------------------------------------------------
+
+    def _write(self, name: str, text: str) -> None:
+        new = self._folder / f"{name}.new"
+        with contextlib.suppress(FileNotFoundError):
+            new.unlink()
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(new, self._folder / name)
+        self._sync()
+
+    def _sync(self) -> None:
+        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _install_boot_unit(self) -> None:
+        unit, link = self._root / _BOOT_UNIT, self._root / _BOOT_LINK
+        environment = "".join(f"Environment={each}\n" for each in self._environment())
+        text = _BOOT_TEXT.format(folder=_FOLDER, environment=environment, command=self._command("--boot"))
+        unit.write_text(text, encoding="utf-8")
+        link.parent.mkdir(mode=0o755, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(f"/{_BOOT_UNIT}")
+        for path in (unit, unit.parent, link.parent):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    @staticmethod
+    def _words() -> list[str]:
+        return [sys.executable, "-m", "wgnet"]
+
+    def _command(self, option: str) -> str:
+        return shlex.join([*self._words(), "rollback", option])
+
+    def _unless_settled(self) -> str:
+        """Return the command that rolls back what is armed, and starts no interpreter where nothing is."""
+        test = f"[ ! -e {shlex.quote(str(self._folder / 'armed'))} ] || exec {self._command('--armed')}"
+        return shlex.join(["/bin/sh", "-c", test])
+
+    @staticmethod
+    def _environment() -> list[str]:
+        # Where wgnet runs from a folder that this interpreter does not look into by itself.
+        return [f"PYTHONPATH={Path(wgnet.__file__).parent.parent}", "PYTHONDONTWRITEBYTECODE=1"]
+
+    def _run_unit(self, name: str, command: list[str], options: list[str]) -> None:
+        run_program(
+            "systemd-run",
+            [
+                *("--quiet", "--collect", f"--unit={name}", "--property=DefaultDependencies=no"),
+                *(f"--setenv={each}" for each in self._environment()),
+                *options,
+                "--",
+                *command,
+            ],
+            missing="systemd",
+        )
+
+    @staticmethod
+    def _stop(*units: str) -> None:
+        """Stop units that may not be there; the one that this process runs in is left alone."""
+        own = Path("/proc/self/cgroup").read_text(encoding="ascii", errors="replace")
+        wanted = [unit for unit in units if f"/{unit}" not in own]
+        with contextlib.suppress(ProgramError):
+            run_program("systemctl", ["--no-block", "stop", *wanted])
