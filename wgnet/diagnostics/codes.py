@@ -143,6 +143,9 @@ KEY_MISMATCH = _code(5003, _E, "a private key does not belong to the public key"
 PRIVATE_KEY_ABSENT = _code(5004, _W, "a file is written without its private key")
 PRESHARED_KEY_ABSENT = _code(5005, _W, "a file is written without a preshared key")
 PASSPHRASE = _code(5006, _E, "the passphrase does not open the key store")
+ROTATION = _code(5007, _N, "a host whose keys are rotated")
+ROTATION_STEP = _code(5008, _E, "a step of a rotation that cannot be taken now")
+KEY_IN_USE_UNKNOWN = _code(5009, _W, "preshared keys for a host of which it is not known which key it uses")
 
 # --- the system ------------------------------------------------------------------------------------------------------
 CANNOT_WRITE = _code(6001, _E, "a file or folder cannot be written")
@@ -161,3 +164,4 @@ ENDPOINT_UNKNOWN = _code(6015, _W, "an endpoint's name has no address now")
 NOTHING_TO_SETTLE = _code(6016, _E, "there is no change to confirm or to roll back")
 UNCONFIRMED = _code(6017, _E, "a change waits to be confirmed")
 BROUGHT_UP_BY_HAND = _code(6018, _N, "an interface that wg-quick brings up")
+REFRESH_FAILED = _code(6040, _E, "a peer of a live interface could not be changed")

@@ -171,4 +171,12 @@ PAGES = (
             "without a drop."
         ),
     ),
+    Explanation(
+        code=codes.REFRESH_FAILED,
+        meaning=(
+            "`wgnet refresh` found a peer that it can help, but wg(8) refused the change: the interface went away in "
+            "between, or the kernel has no address family of that endpoint. All other peers were seen to."
+        ),
+        way_out="Run `wgnet refresh` again; if it stays, `wgnet status` shows what the interface has.",
+    ),
 )
