@@ -64,9 +64,12 @@ def test_the_places_are_those_of_the_manual() -> None:
 keys = st.binary(min_size=32, max_size=32).filter(any).map(encode)
 
 
-@given(st.dictionaries(keys, keys))
-def test_what_is_formatted_is_parsed(texts: dict[str, str]) -> None:
-    wanted = {public: PresharedKey(base64.b64decode(secret)) for public, secret in texts.items()}
+@given(st.dictionaries(st.just("") | keys, st.dictionaries(keys, keys, min_size=1), max_size=3))
+def test_what_is_formatted_is_parsed(texts: dict[str, dict[str, str]]) -> None:
+    wanted = {
+        own: {public: PresharedKey(base64.b64decode(secret)) for public, secret in of_own.items()}
+        for own, of_own in texts.items()
+    }
     diagnostics = Diagnostics()
     text = format_preshared_keys(wanted)
     assert parse_preshared_keys(text, "office.psk", diagnostics) == wanted
@@ -78,7 +81,7 @@ def test_comments_blanks_and_line_ends_are_passed_over() -> None:
     text = f"# office\r\n\n  {PUBLIC}\t{SECRET}  # fra\r\n\t# {OTHER} {SECRET}"
     diagnostics = Diagnostics()
     found = parse_preshared_keys(text, "office.psk", diagnostics)
-    assert {public: key.reveal() for public, key in found.items()} == {PUBLIC: SECRET}
+    assert {public: key.reveal() for public, key in found[""].items()} == {PUBLIC: SECRET}
     assert len(diagnostics) == 0
 
 
@@ -86,7 +89,9 @@ def test_comments_blanks_and_line_ends_are_passed_over() -> None:
     ("line", "message"),
     [
         (SECRET, "expected a public key and a preshared key, found 1 word"),
-        (f"{OTHER} {SECRET} {SECRET}", "expected a public key and a preshared key, found 3 words"),
+        (f"{OTHER} {SECRET} {PUBLIC} {SECRET}", "expected a public key and a preshared key, found 4 words"),
+        (f"{OTHER} {SECRET} {PUBLIC[:-2]}", "the own public key is not 44 characters of base64"),
+        (f"{OTHER} {SECRET} {'A' * 43}=", "the own public key is all zero"),
         (f"{SECRET[:-2]} {SECRET}", "the public key is not 44 characters of base64"),
         (f"{OTHER} {SECRET[:-1]}", "the preshared key is not 44 characters of base64"),
         (f"{OTHER} {SECRET[:-2]}t=", "the preshared key is not canonical base64"),
@@ -100,7 +105,7 @@ def test_a_wrong_line_is_reported_by_its_number_and_never_shown(line: str, messa
     last = encode(b"\x03" * 32)
     text = f"{PUBLIC} {SECRET}\n# comment\n{line}\n{last} {SECRET}\n"
     found = parse_preshared_keys(text, "/etc/wgnet/office.psk", diagnostics)
-    assert set(found) == {PUBLIC, last}
+    assert {own: set(of_own) for own, of_own in found.items()} == {"": {PUBLIC, last}}
     (problem,) = diagnostics
     assert problem.code is codes.KEY_STORE
     assert problem.message == message
@@ -137,7 +142,7 @@ def test_keys_are_read_below_the_root(root: Path) -> None:
     assert read_host_private_key(root, KEY, diagnostics) == private
     found = read_host_preshared_keys(root, PSK, diagnostics)
     assert found is not None
-    assert found[PUBLIC].reveal() == SECRET
+    assert found[""][PUBLIC].reveal() == SECRET
     agreed = read_host_preshared_key(root, PurePosixPath("/etc/wgnet/agreed.psk"), diagnostics)
     assert agreed is not None
     assert agreed.reveal() == SECRET

@@ -8,12 +8,13 @@ from wgnet.keys.types import HIDDEN
 
 # Every key in a rendered file is a secret but public keys, which stand after a name or head a line or section.
 _ASSIGNED = re.compile(r"^(\s*(?:PrivateKey|PresharedKey|private-key|preshared-key)\s*=\s*)(?!@)(\S.*)$", re.MULTILINE)
-_PEER_LINE = re.compile(r"^([A-Za-z0-9+/]{43}= )[A-Za-z0-9+/]{43}=$", re.MULTILINE)
+# The third word is the host's own public key.
+_PEER_LINE = re.compile(r"^([A-Za-z0-9+/]{43}= )[A-Za-z0-9+/]{43}=((?: [A-Za-z0-9+/]{43}=)?)$", re.MULTILINE)
 _LONE = re.compile(r"^[A-Za-z0-9+/]{43}=$", re.MULTILINE)
 
 
 def mask_secrets(text: str) -> str:
     """Return a rendered file's text with each private and preshared key replaced by `(hidden)`."""
     text = _ASSIGNED.sub(rf"\g<1>{HIDDEN}", text)
-    text = _PEER_LINE.sub(rf"\g<1>{HIDDEN}", text)
+    text = _PEER_LINE.sub(rf"\g<1>{HIDDEN}\g<2>", text)
     return _LONE.sub(HIDDEN, text)

@@ -25,10 +25,15 @@ else:
 
 @record()
 class InterfaceSecrets:
-    """The secrets of one interface that are at hand. `preshared_keys` is by the peer's public key."""
+    """The secrets of one interface that are at hand.
+
+    `preshared_keys` is by the peer's public key, and goes with the private key that the host has now. While its keys are
+    rotated `derived_keys` has those of both, by the host's own public key and then by the peer's.
+    """
 
     private_key: PrivateKey | None = None
     preshared_keys: Mapping[str, PresharedKey] = field(default_factory=dict)
+    derived_keys: Mapping[str, Mapping[str, PresharedKey]] = field(default_factory=dict)
 
 
 class Renderer(Protocol):

@@ -80,13 +80,16 @@ def key_files(plan: InterfacePlan, secrets: InterfaceSecrets) -> list[Artifact]:
                 secret=True,
             )
         )
-    derived = {
-        public: secrets.preshared_keys[public]
-        for peer in plan.peers
-        if peer.preshared_key == "derived"
-        for public in (peer.public_key, peer.next_public_key)
-        if public and public in secrets.preshared_keys
-    }
+    derived = secrets.derived_keys
+    if plan.host.next_public_key is None:
+        found = {
+            public: secrets.preshared_keys[public]
+            for peer in plan.peers
+            if peer.preshared_key == "derived"
+            for public in (peer.public_key, peer.next_public_key)
+            if public and public in secrets.preshared_keys
+        }
+        derived = {"": found} if found else {}
     if derived:
         artifacts.append(
             Artifact(

@@ -16,7 +16,7 @@ from typing import TypeVar
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.keys.base64 import KeyProblem
-from wgnet.keys.host import parse_preshared_keys
+from wgnet.keys.host import OwnPresharedKeys, parse_preshared_keys
 from wgnet.keys.store import FileProblem, decode_secret, encode_secret, is_encrypted
 from wgnet.keys.types import PresharedKey, PrivateKey, Secret
 from wgnet.system import secretfiles
@@ -48,10 +48,8 @@ def read_host_preshared_key(root: Path, path: PurePosixPath, diagnostics: Diagno
     return _read_key(PresharedKey, root, path, diagnostics)
 
 
-def read_host_preshared_keys(
-    root: Path, path: PurePosixPath, diagnostics: Diagnostics
-) -> dict[str, PresharedKey] | None:
-    """Return a host's preshared keys by the peers' public keys.
+def read_host_preshared_keys(root: Path, path: PurePosixPath, diagnostics: Diagnostics) -> OwnPresharedKeys | None:
+    """Return a host's preshared keys by its own public key, "" where no line says which, and by the peers'.
 
     None if the file is not there, or if it could not be read, which is reported, as is every wrong line.
     """
