@@ -7,6 +7,7 @@ Each test ends the responders that it started, and changes nothing else.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -222,6 +223,93 @@ def test_the_tunnels_own_packets_do_not_loop(running: Running) -> None:
         address = ip_address(running.world.seen_as(client.host, 4))
         there, _, _ = seen[client.exit][str(client.plan.host.public_key)].rpartition(":")
         assert ip_address(there) == address
+
+
+#: For a host: pings under each kind of reverse path filter, with and without the table that gives replies their mark.
+_FILTERED = """
+set -u
+cd /proc/sys/net/ipv4/conf
+before=$(cat all/rp_filter {link}/rp_filter)
+restore() {{
+  systemctl start {unit}
+  set -- $before
+  echo "$1" >all/rp_filter; echo "$2" >{link}/rp_filter
+}}
+trap restore EXIT
+filter() {{ echo "$1" >all/rp_filter; echo "$1" >{link}/rp_filter; }}
+dropped() {{ nstat -asz TcpExtIPReversePathFilter | awk '$1 != "#kernel" {{ print $2 }}'; }}
+passes() {{
+  local were; were=$(dropped)
+  if ping -q -n -c 1 -w "$2" {stranger} >&2; then echo "$1: passes"
+  elif [ "$(dropped)" -gt "$were" ]; then echo "$1: dropped"
+  else echo "$1: lost"; fi
+}}
+filter 1; passes strict {patience}
+systemctl stop {unit}; passes "strict, no mark" 4
+filter 2; passes "loose, no mark" {patience}
+systemctl start {unit}; passes loose {patience}
+filter 1; passes "strict again" {patience}
+"""
+
+
+@pytest.mark.scenario_of("exit-node", modes=("networkd", "networkmanager"))
+def test_replies_pass_a_strict_reverse_path_filter(running: Running) -> None:
+    clients = _clients(running)
+    scripts = [
+        (
+            client.host,
+            _FILTERED.format(
+                link=running.world.uplink(client.host).name,
+                unit=f"wgnet-mark-{client.plan.interface}.service",
+                stranger=next(a for a in _strangers(running, client) if ip_address(a).version == 4),
+                patience=_PATIENCE,
+            ),
+        )
+        for client in clients
+    ]
+    for result in running.network.run_many(scripts, timeout=5 * _PATIENCE):
+        # Without the mark it is this filter that drops them, so that it is the mark that lets them pass.
+        assert result.stdout.splitlines() == [
+            "strict: passes",
+            "strict, no mark: dropped",
+            "loose, no mark: passes",
+            "loose: passes",
+            "strict again: passes",
+        ]
+
+
+@pytest.mark.scenario_of("exit-node", modes=("networkd", "networkmanager"))
+@pytest.mark.every_day("-networkd-")
+def test_marks_of_other_packets_are_left_alone(running: Running) -> None:
+    client = _clients(running)[0]
+    world, mark, link = running.world, client.plan.firewall_mark, running.world.uplink(client.host)
+    near, stranger = world.near(client.host), _strangers(running, client)[0]
+    assert near is not None
+    rules = f"""
+table inet lab_marks {{
+  counter theirs {{ }}
+  counter ours {{ }}
+  chain before {{
+    type filter hook prerouting priority raw
+    iifname "{link.name}" udp dport {_PORT} meta mark set 0x77
+  }}
+  chain after {{
+    type filter hook prerouting priority mangle + 10
+    iifname "{link.name}" udp dport {_PORT} meta mark 0x77 counter name theirs
+    iifname "{link.name}" meta l4proto udp meta mark {mark} counter name ours
+  }}
+}}"""
+    listed = "nft -j list counters table inet lab_marks; nft delete table inet lab_marks"
+    try:
+        running.network.run(client.host, f"nft -f - <<'RULES'\n{rules}\nRULES")
+        running.network.run(near.name, f"for each in 1 2 3; do echo >/dev/udp/{link.address(4)}/{_PORT}; done")
+        running.network.run(client.host, f"ping -q -n -c 2 -i 0.2 -w {_PATIENCE} {stranger}", timeout=2 * _PATIENCE)
+    finally:
+        result = running.network.run(client.host, listed, check=False)
+    counters = [one["counter"] for one in json.loads(result.stdout)["nftables"] if "counter" in one]
+    packets = {one["name"]: one["packets"] for one in counters}
+    assert packets["theirs"] == 3
+    assert packets["ours"] >= 2
 
 
 @pytest.mark.scenario_of("exit-node")
