@@ -1,0 +1,158 @@
+"""The live state of this host, asked of wg(8), ip(8), nft(8), resolvectl(1) and /proc/sys.
+
+Stage: system. Output: a `LiveState`. Must not change anything, nor ask for the routes of other interfaces where that
+can be helped: they may be the Internet's.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from wgnet.live.device import NotADumpError, parse_dump
+from wgnet.live.state import (
+    LiveDns,
+    LiveState,
+    NotUnderstoodError,
+    Route,
+    parse_dns,
+    parse_links,
+    parse_routes,
+    parse_rules,
+    parse_tables,
+)
+from wgnet.system.programs import ProgramError, find_program, run_program
+
+__all__ = ["LiveError", "read_ruleset", "read_state"]
+
+_PARAMETERS = Path("/proc/sys/net")
+_RESOLVED = Path("/run/systemd/resolve/io.systemd.Resolve")
+_PACKAGES = {"wg": "wireguard-tools", "ip": "iproute2"}
+#: With more interfaces than this, all routes at once cost less than two processes for each.
+_ASKED_ONE_BY_ONE = 8
+_REFUSED = ("Operation not permitted", "Permission denied", "must be root")
+
+
+class LiveError(Exception):
+    """The live state cannot be read. `help` is the way out, None where there is none. No secret is in it."""
+
+    def __init__(self, message: str, way_out: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.help = way_out
+
+
+def read_state(names: Collection[str] | None = None) -> LiveState:
+    """Return this network namespace's state: of these interfaces, or of every WireGuard one.
+
+    An interface that is not there is no error. Raises `LiveError`.
+    """
+    with ThreadPoolExecutor(max_workers=4) as pool:
+
+        def ask(name: str, *arguments: str) -> Future[str]:
+            return pool.submit(_run, name, arguments)
+
+        dump = ask("wg", "show", "all", "dump")
+        links = ask("ip", "-j", "-d", "address", "show")
+        rules = {version: ask("ip", f"-{version}", "-N", "-j", "rule", "show") for version in (4, 6)}
+        tables = pool.submit(_tables)
+        try:
+            devices = parse_dump(dump.result())
+            found = parse_links(links.result(), _forwarding)
+            asked = [name for name in found if name in (devices if names is None else names)]
+            routes = [
+                (version, device, ask("ip", f"-{version}", "-N", "-j", "route", "show", "table", "all", *words))
+                for version in (4, 6)
+                for device, words in _filters(asked)
+            ]
+            dns = pool.submit(_dns, bool(asked))
+            return LiveState(
+                devices=devices,
+                links={name: found[name] for name in asked},
+                routes=frozenset(route for route in _routes(routes) if route.device in asked),
+                rules=frozenset(rule for version in (4, 6) for rule in parse_rules(rules[version].result(), version)),
+                forwarding=_versions("ipv4/ip_forward", "ipv6/conf/all/forwarding"),
+                source_valid_mark=_parameter("ipv4/conf/all/src_valid_mark") == "1",
+                tables=tables.result(),
+                dns=dns.result(),
+            )
+        except (NotADumpError, NotUnderstoodError) as error:
+            raise LiveError(str(error)) from None
+
+
+def read_ruleset() -> str | None:
+    """Return all rules of nftables as `nft -j list ruleset` prints them, None without nft(8). Raises `LiveError`."""
+    return None if find_program("nft") is None else _run("nft", ["-j", "list", "ruleset"])
+
+
+def _run(name: str, arguments: Sequence[str]) -> str:
+    try:
+        return run_program(name, arguments, missing=_PACKAGES.get(name, ""))
+    except ProgramError as error:
+        text = str(error)
+        if any(refused in text for refused in _REFUSED):
+            raise LiveError(
+                f"'{name}' is not allowed to read the live state", "run it as root (CAP_NET_ADMIN)"
+            ) from None
+        raise LiveError(text) from None
+
+
+def _filters(names: Sequence[str]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
+    """Yield what to ask of ip-route(8): each interface's routes, or everybody's."""
+    if len(names) > _ASKED_ONE_BY_ONE:
+        yield None, ()
+    else:
+        for name in names:
+            yield name, ("dev", name)
+
+
+def _routes(answers: Sequence[tuple[int, str | None, Future[str]]]) -> Iterator[Route]:
+    for version, device, answer in answers:
+        try:
+            text = answer.result()
+        except LiveError as error:
+            if device is not None and "Cannot find device" in error.message:
+                continue  # It went while we looked.
+            raise
+        yield from parse_routes(text, version, device)
+
+
+def _tables() -> frozenset[str] | None:
+    return None if find_program("nft") is None else parse_tables(_run("nft", ["-j", "list", "tables"]))
+
+
+def _dns(asked: bool) -> dict[str, LiveDns] | None:
+    """Return what systemd-resolved has by link; None where it does not run or does not answer."""
+    try:
+        if not stat.S_ISSOCK(_RESOLVED.stat().st_mode) or find_program("resolvectl") is None:
+            return None
+    except OSError:
+        return None
+    if not asked:
+        return {}
+    try:
+        return parse_dns(*(_run("resolvectl", [what]) for what in ("dns", "domain", "default-route")))
+    except LiveError:
+        # DNS is not worth the rest; a resolved that has just been stopped leaves its socket.
+        return None
+
+
+# --- kernel parameters -----------------------------------------------------------------------------------------------
+
+
+def _forwarding(name: str) -> frozenset[int]:
+    return _versions(f"ipv4/conf/{name}/forwarding", f"ipv6/conf/{name}/forwarding")
+
+
+def _versions(four: str, six: str) -> frozenset[int]:
+    return frozenset(version for version, path in ((4, four), (6, six)) if _parameter(path) not in ("", "0"))
+
+
+def _parameter(path: str) -> str:
+    """Return a kernel parameter; "" where there is none such, as of IPv6 in a kernel without it."""
+    try:
+        return (_PARAMETERS / path).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
