@@ -1,0 +1,169 @@
+"""Hosts of the examples as they are to be and as they are: the second by the lab's expectations, not by the product's.
+
+`tests/lab/expected.py` says of each manager what a kernel has once it is done, and the lab holds it against kernels. So
+what `wgnet.live.drift` finds between the two is a mistake of `wgnet.live.wanted`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from example_keys import given_preshared_key, master_secret, private_key
+from lab.expected import ExpectedInterface, ExpectedState, expected_state
+from lab.state import Route as ExpectedRoute
+
+from wgnet.cli.planjson import plan_to_json
+from wgnet.keys.derive import derive_preshared_key
+from wgnet.keys.types import PresharedKey
+from wgnet.live.device import LiveDevice, LivePeer
+from wgnet.live.drift import Drift, find_drift
+from wgnet.live.state import LiveDns, LiveLink, LiveState, PolicyRule, Route
+from wgnet.live.wanted import WantedInterface, wanted_interface
+from wgnet.managers.base import InterfaceSecrets, public_keys
+from wgnet.plan.types import HostPlan, InterfacePlan
+
+_PROTOCOLS = {"unspec": 0, "kernel": 2, "boot": 3, "static": 4}
+
+
+class _AnyName(dict[str, Collection[str]]):
+    """Every name has the same address."""
+
+    def __missing__(self, name: str) -> Collection[str]:
+        return ("192.0.2.77",)
+
+
+_NAMES = _AnyName({"any.example": ("192.0.2.77",)})
+
+
+def secrets_of(plan: InterfacePlan) -> InterfaceSecrets:
+    """Return what an example's host knows, whatever it keeps it in."""
+    keys: dict[str, PresharedKey] = {}
+    for peer in plan.secured_peers:
+        for public, _ in public_keys(peer):
+            key = _preshared(plan, public, peer.preshared_key)
+            assert key is not None
+            keys[public] = key
+    return InterfaceSecrets(private_key=private_key(plan.network, plan.host.name), preshared_keys=keys)
+
+
+def _preshared(plan: InterfacePlan, public: str, source: Any) -> PresharedKey | None:
+    if source is None:
+        return None
+    if source == "derived":
+        assert plan.host.public_key is not None
+        return derive_preshared_key(master_secret(plan.network), plan.host.public_key, public)
+    key = PresharedKey.parse(given_preshared_key(source.name))
+    assert isinstance(key, PresharedKey)
+    return key
+
+
+def wanted_of(plan: HostPlan) -> list[WantedInterface]:
+    """Return the product's word on a host."""
+    return [wanted_interface(each, secrets_of(each)) for each in plan.interfaces]
+
+
+def live_of(plan: HostPlan) -> LiveState:
+    """Return the host as its managers make it, by the lab's word. What a person brings up is not up."""
+    inactive = [each.interface for each in plan.interfaces if not each.autoconnect]
+    expected = expected_state(plan_to_json(plan), resolver=_NAMES, inactive=inactive)
+    plans = {each.interface: each for each in plan.interfaces}
+    names = expected.interfaces.keys()
+    return LiveState(
+        devices={name: _device(plans[name], each) for name, each in expected.interfaces.items()},
+        links={name: _link(each) for name, each in expected.interfaces.items()},
+        routes=frozenset(_route(each) for each in expected.routes),
+        rules=frozenset(_rules(plan, expected)),
+        forwarding=expected.forwarding,
+        source_valid_mark=expected.source_valid_mark,
+        tables=expected.tables,
+        dns={
+            name: LiveDns(
+                servers=expected.interfaces[name].dns.servers,
+                domains=expected.interfaces[name].dns.domains,
+                default_route=expected.interfaces[name].dns.default_route,
+            )
+            for name in names
+        },
+    )
+
+
+def _device(plan: InterfacePlan, expected: ExpectedInterface) -> LiveDevice:
+    key = private_key(plan.network, plan.host.name)
+    peers = {}
+    for peer in plan.peers:
+        for public, _ in public_keys(peer):
+            there = expected.peers[public]
+            peers[public] = LivePeer(
+                public_key=public,
+                preshared_key=_preshared(plan, public, peer.preshared_key),
+                endpoint=None if there.endpoints is None else min(there.endpoints),
+                allowed_ips=there.allowed_ips,
+                latest_handshake=0,
+                received=0,
+                sent=0,
+                persistent_keepalive=there.persistent_keepalive,
+            )
+    return LiveDevice(
+        name=expected.name,
+        private_key=key,
+        public_key=expected.public_key,
+        listen_port=expected.listen_port or 40000,
+        firewall_mark=expected.firewall_mark,
+        peers=peers,
+    )
+
+
+def _link(expected: ExpectedInterface) -> LiveLink:
+    addresses = set(expected.addresses)
+    if expected.link_local:
+        addresses.add(ipaddress.ip_interface("fe80::9d2c/64"))
+    return LiveLink(
+        name=expected.name,
+        kind="wireguard",
+        up=True,
+        mtu=expected.mtu,
+        addresses=frozenset(addresses),
+        forwarding=expected.forwarding,
+    )
+
+
+def _route(each: ExpectedRoute) -> Route:
+    assert each.gateway is None
+    return Route(
+        each.destination,
+        each.table,
+        each.metric,
+        each.device,
+        type=each.type,
+        protocol=_PROTOCOLS[each.protocol],
+    )
+
+
+def _rules(plan: HostPlan, expected: ExpectedState) -> Iterator[PolicyRule]:
+    # wg-quick leaves priorities to the kernel, which gives them downwards.
+    free = 32000
+    for each in sorted(expected.rules | expected.spare_rules, key=str):
+        priority = each.priority
+        if each.protocol == "unspec":
+            free -= 1
+            priority = free
+        yield PolicyRule(
+            version=each.version,
+            priority=priority,
+            action=each.action,
+            table=each.table,
+            source=each.source,
+            destination=each.destination,
+            incoming_interface=each.incoming_interface,
+            firewall_mark=each.firewall_mark,
+            invert=each.invert,
+            suppress_prefix_length=each.suppress_prefix_length,
+            protocol=_PROTOCOLS[each.protocol],
+        )
+
+
+def drift_of(plan: HostPlan, live: LiveState | None = None) -> list[Drift]:
+    """Return what the product says of a host."""
+    return find_drift(wanted_of(plan), live_of(plan) if live is None else live)
