@@ -66,6 +66,7 @@ class NmProblem(enum.Enum):
     ACTIVATION = "activation"
     NO_ANSWER = "no answer"
     GONE = "gone"
+    CHANGED = "changed in between"
 
 
 class NmError(Exception):
@@ -285,10 +286,10 @@ class NetworkManagerDaemon:
             if error.problem is not NmProblem.REFUSED:
                 raise
             raise NmError(NmProblem.ACTIVATION, error.text) from None
-        return self._wait(active, timeout)
+        return self.wait(active, timeout=timeout)
 
-    def _wait(self, path: str, timeout: float) -> Active:
-        """Wait until a connection is up; the signals say why it is not."""
+    def wait(self, path: str, *, timeout: float) -> Active:
+        """Wait until a connection is up and return it. Raises as `activate` does."""
         until = time.monotonic() + timeout
         reason = ""
         device = ""
@@ -445,6 +446,8 @@ def _problem(error: DBusError) -> NmError:
         return NmError(NmProblem.DENIED, said)
     if error.unanswered:
         return NmError(NmProblem.NO_ANSWER, f"{error.member}: {said}")
+    if last == "VersionIdMismatch":
+        return NmError(NmProblem.CHANGED, said)
     if last in _GONE:
         return NmError(NmProblem.GONE, said)
     return NmError(NmProblem.REFUSED, said)

@@ -172,6 +172,73 @@ PAGES = (
         ),
     ),
     Explanation(
+        code=codes.NOTHING_TO_REMOVE,
+        meaning=(
+            "`wgnet remove` goes by what wgnet wrote on this machine, and it wrote nothing of a network of that name. "
+            "Networks go by `network.name`, not by their interface or file."
+        ),
+        way_out="Check the name against those that the message lists, or that `wgnet status` shows.",
+    ),
+    Explanation(
+        code=codes.NM_NOT_RUNNING,
+        meaning=(
+            "The host's manager is NetworkManager, and what is changed while the machine runs is changed by it, over "
+            "D-Bus. It does not run, or there is no D-Bus. It is not started, for it would take over the machine's "
+            "other links as well."
+        ),
+        way_out=(
+            "Start it with `systemctl start NetworkManager`. Where systemd-networkd manages this host, write "
+            "`manager: networkd`. `wgnet render --system` writes the profile for NetworkManager's next start."
+        ),
+    ),
+    Explanation(
+        code=codes.NM_DENIED,
+        meaning=(
+            "NetworkManager asks polkit whether a user may change a profile, and the answer was no: nobody gave a "
+            "password, no agent was there to ask for one, or a rule forbids it. A user who sits at the machine may "
+            "change a profile that is theirs alone without any."
+        ),
+        way_out=(
+            "Run the command as root, or give the host `permissions: [alice]` with exactly the user who applies it. "
+            "A profile that belongs to everybody needs the permission org.freedesktop.NetworkManager.settings.modify."
+            "system; `pkcheck` and `nmcli general permissions` show what a user has."
+        ),
+    ),
+    Explanation(
+        code=codes.NM_REFUSED,
+        meaning=(
+            "NetworkManager found a mistake in a profile, or cannot do what was asked with it, and the message is its "
+            "own. Nothing of the profile was changed by that call. A version that is newer than what wgnet was tested "
+            "with may be the cause."
+        ),
+        way_out=(
+            "Set `manager-version` where it is not the running one, and look into `journalctl -u NetworkManager`. A "
+            "profile that wgnet makes and NetworkManager refuses is a bug: please report it with the message."
+        ),
+    ),
+    Explanation(
+        code=codes.NM_ACTIVATION,
+        meaning=(
+            "The profile is in place, and NetworkManager could not bring it up. The kernel lacks WireGuard, its name "
+            "or port is taken, an agent that keeps the private key did not give it, or an address could not be set."
+        ),
+        way_out=(
+            "`journalctl -u NetworkManager` has the reason. `modprobe wireguard` tells whether the kernel has it. A "
+            "key that an agent keeps needs a desktop session, or `nmcli --ask connection up`."
+        ),
+    ),
+    Explanation(
+        code=codes.NM_NO_ANSWER,
+        meaning=(
+            "NetworkManager or D-Bus ended while a call was under way, or took too long. It may have done what it was "
+            "asked, or not."
+        ),
+        way_out=(
+            "See with `systemctl status NetworkManager dbus` that both run, and run the command again: it looks at "
+            "what is there and goes on where the last one ended."
+        ),
+    ),
+    Explanation(
         code=codes.REFRESH_FAILED,
         meaning=(
             "`wgnet refresh` found a peer that it can help, but wg(8) refused the change: the interface went away in "
