@@ -33,6 +33,9 @@ rc-manager=unmanaged
 [logging]
 level=INFO
 """
+#: A person on the inside, who is not root.
+USER, USER_NUMBER = "alice", 54321
+_POLKIT_USER = 54322
 
 
 class BusHost:
@@ -50,10 +53,14 @@ class BusHost:
         (self._work / "bus").chmod(0o755)
         self.connections = self._work / "connections"
         self.address = f"unix:path={self._work}/bus/system_bus_socket"
+        users = accounts()
+        for name, number in (("polkitd", _POLKIT_USER), (USER, USER_NUMBER)):
+            users["passwd"] += f"{name}:x:{number}:{number}::/:/usr/sbin/nologin\n"
+            users["group"] += f"{name}:x:{number}:\n"
         request = {
             "root": str(root_of(version)),
             "work": str(self._work),
-            "accounts": accounts(),
+            "accounts": users,
             "files": {
                 "/etc/wgnet-bus.conf": _BUS_CONFIGURATION,
                 "/etc/NetworkManager/NetworkManager.conf": (

@@ -87,6 +87,9 @@ def _normal(settings: DbusSettings) -> Normal:
                 # Their order means nothing; the first address is preferred, though.
                 items = [_plain(item) for item in properties[name][1]]  # type: ignore[attr-defined]
                 found[setting, name] = items if name == "address-data" else sorted(items, key=repr)
+    if found.get(("ipv6", "method")) == "disabled":
+        # A keyfile that does not speak of it means another than D-Bus does.
+        found.pop(("ipv6", "addr-gen-mode"), None)
     if "peers" in settings.get("wireguard", {}):
         found["wireguard", "peers"] = {peer["public-key"][1]: _peer(peer) for peer in _peers(settings)}
     return found

@@ -43,7 +43,7 @@ _NONE = "/"
 _PROFILE_TYPE = "a{sa{sv}}"
 
 # NMSettingsAddConnection2Flags and NMSettingsUpdate2Flags.
-_TO_DISK, _IN_MEMORY, _BLOCK_AUTOCONNECT, _NO_REAPPLY = 0x1, 0x2, 0x20, 0x40
+_TO_DISK, _IN_MEMORY, _IN_MEMORY_ONLY, _BLOCK_AUTOCONNECT, _NO_REAPPLY = 0x1, 0x2, 0x8, 0x20, 0x40
 # NMActiveConnectionState
 _ACTIVATED, _DEACTIVATED = 2, 4
 # NMSettingsConnectionFlags
@@ -53,6 +53,8 @@ _UNSAVED = 0x1
 _ROOTS_S, _PERSONS_S = 60.0, 300.0
 
 _DENIED = ("PermissionDenied", "AccessDenied", "AuthorizationRequired", "NotAuthorized", "AuthFailed")
+#: Of a plain "Failed": polkit itself is missing or did not answer, so that only root is allowed anything.
+_CANNOT_ASK = "Error checking authorization"
 _ABSENT = ("ServiceUnknown", "NameHasNoOwner", "NoServer", "FileNotFound")
 _GONE = ("UnknownMethod", "UnknownObject", "UnknownInterface", "UnknownConnection", "ConnectionNotActive")
 
@@ -232,9 +234,9 @@ class NetworkManagerDaemon:
     def update(self, path: str, settings: DbusSettings, *, in_memory: bool = False) -> None:
         """Replace a profile's settings; what is active stays as it is.
 
-        `settings` must hold all secrets, or none, which keeps them all: any that is sent replaces all.
+        `settings` must hold all secrets, or none, which keeps them all: any that is sent replaces all. With `in_memory` its file goes.
         """
-        flags = (_IN_MEMORY if in_memory else _TO_DISK) | _BLOCK_AUTOCONNECT | _NO_REAPPLY
+        flags = (_IN_MEMORY_ONLY if in_memory else _TO_DISK) | _BLOCK_AUTOCONNECT | _NO_REAPPLY
         self._call(
             path, _CONNECTION, "Update2", f"{_PROFILE_TYPE}ua{{sv}}", (settings, flags, {}), timeout=self._write_s
         )
@@ -442,7 +444,7 @@ def _problem(error: DBusError) -> NmError:
     said = error.message or last
     if last in _ABSENT:
         return NmError(NmProblem.NOT_RUNNING, "NetworkManager does not run")
-    if last.endswith(_DENIED):
+    if last.endswith(_DENIED) or said.startswith(_CANNOT_ASK):
         return NmError(NmProblem.DENIED, said)
     if error.unanswered:
         return NmError(NmProblem.NO_ANSWER, f"{error.member}: {said}")
