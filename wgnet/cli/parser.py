@@ -14,12 +14,16 @@ exit status:
   0  done, and nothing to report
   1  the topology has errors
   2  the command line could not be understood
-  3  there are changes (diff --exit-code)
+  3  there are changes (diff, plan, status with --exit-code)
+  4  apply failed, and everything was put back
+  5  apply failed, and could not be put back
   6  could not start, nothing was touched
   70 an internal error
 """
 
 _COLORS = ("auto", "always", "never")
+#: A day, in seconds: longer than anybody waits for a confirmation.
+_MOST_TIME = 86_400
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -27,6 +31,22 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=_width())
+
+
+class _AnyOrder(argparse.ArgumentParser):
+    """Takes operands before, between and behind options, also where the first one is not the last of its kind."""
+
+    _inside = False
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Parse as argparse does, but intermixed, which calls this again."""
+        if self._inside:
+            return super().parse_known_args(args, namespace)
+        self._inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside = False
 
 
 def _width() -> int:
@@ -123,6 +143,79 @@ def _render(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: wgnet render office.yaml --keys keys"
 
 
+def _machine(parser: argparse.ArgumentParser) -> None:
+    """Add what commands have that plan this machine."""
+    _add_files(parser)
+    _add_common(parser)
+    _add_store(parser)
+    parser.add_argument("--host", action="append", default=[], metavar="NAME", help="the host that this machine is")
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    _machine(parser)
+    parser.add_argument(
+        "-o", "--output", type=_place, metavar="DIR", help="compare with what `render -o DIR` wrote, for every host"
+    )
+    parser.add_argument("--format", choices=("text", "json"), default="text", metavar="FORMAT", help="text or json")
+    parser.add_argument("--exit-code", action="store_true", help="exit with 3 if anything would change")
+
+
+def _apply(parser: argparse.ArgumentParser) -> None:
+    _machine(parser)
+    _add_change(parser)
+
+
+def _add_change(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--confirm",
+        type=_duration,
+        metavar="TIME",
+        help="go back after TIME (60s, 5m) unless `wgnet confirm` comes before",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace files that were changed by hand; they are kept beside"
+    )
+
+
+def _duration(text: str) -> float:
+    """Take a span of time, in seconds unless it ends with s, m or h."""
+    number, unit = (text[:-1], text[-1]) if text[-1:] in "smh" and text else (text, "s")
+    if not (number.isascii() and number.isdigit()) or not 1 <= int(number) <= _MOST_TIME:
+        raise argparse.ArgumentTypeError(f"expected a time such as 60s or 5m, found '{text}'")
+    seconds = int(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    if seconds > _MOST_TIME:
+        raise argparse.ArgumentTypeError(f"expected at most a day, found '{text}'")
+    return float(seconds)
+
+
+def _confirm(parser: argparse.ArgumentParser) -> None:
+    _add_output(parser)
+
+
+def _rollback(parser: argparse.ArgumentParser) -> None:
+    _add_output(parser)
+    # For systemd: by the units that watch over an apply.
+    parser.add_argument("--armed", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--boot", action="store_true", help=argparse.SUPPRESS)
+
+
+def _remove(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK", help="the network's name")
+    _add_output(parser)
+    _add_change(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the common options of commands without a topology."""
+    group = parser.add_argument_group("common options")
+    group.add_argument(
+        "--diagnostics", choices=FORMATS, default="full", metavar="FORMAT", help="how: full, concise, json or github"
+    )
+    group.add_argument(
+        "--color", choices=_COLORS, default=argparse.SUPPRESS, metavar="WHEN", help="auto, always or never"
+    )
+
+
 def _show(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("host", metavar="HOST", help="the host")
@@ -140,7 +233,9 @@ def _diff(parser: argparse.ArgumentParser) -> None:
 
 
 def _keys(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(prog="wgnet keys", dest="action", metavar="ACTION", required=True, title="actions")
+    actions = parser.add_subparsers(
+        prog="wgnet keys", dest="action", metavar="ACTION", required=True, title="actions", parser_class=_AnyOrder
+    )
     for name, (summary, add_options) in _KEY_ACTIONS.items():
         add_options(_subparser(actions, name, summary))
 
@@ -172,6 +267,24 @@ def _keys_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show-secrets", action="store_true", help="without -o: print the secrets unmasked")
 
 
+def _keys_rotate(parser: argparse.ArgumentParser) -> None:
+    _add_step(parser)
+    _add_files(parser)
+    _add_common(parser)
+    _add_store(parser)
+    parser.add_argument("--host", action="append", default=[], metavar="NAME", help="this host alone")
+    parser.add_argument("--format", choices=("text", "json"), default="text", metavar="FORMAT", help="text or json")
+
+
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "step",
+        nargs="?",
+        metavar="STEP",
+        help="prepare, switch or finish (default: say where each host stands and what comes next)",
+    )
+
+
 def _schema(parser: argparse.ArgumentParser) -> None:
     """`schema` has no options."""
 
@@ -191,9 +304,14 @@ _Commands = dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]
 _COMMANDS: _Commands = {
     "check": ("validate topologies, derive everything, prove what they expect", _check),
     "render": ("write every host's files", _render),
+    "plan": ("show what apply would change on this machine", _plan),
+    "apply": ("make this machine so, verified, or as it was", _apply),
+    "confirm": ("keep a change that `apply --confirm` has made", _confirm),
+    "rollback": ("go back to the state before the last apply", _rollback),
+    "remove": ("take a network off this machine", _remove),
     "show": ("show one host's derived plan", _show),
     "diff": ("show what changes between two topologies", _diff),
-    "keys": ("make, show and hand out keys", _keys),
+    "keys": ("make, show, hand out and rotate keys", _keys),
     "schema": ("print the JSON Schema of the topology file", _schema),
     "explain": ("explain a diagnostic: what it means, an example, the way out", _explain),
     "init": ("write a commented first topology", _init),
@@ -202,6 +320,7 @@ _KEY_ACTIONS: _Commands = {
     "generate": ("make the keys that are missing, and write the public ones into the topology", _keys_generate),
     "show": ("list the hosts' keys, secrets masked", _keys_show),
     "export": ("write one host's part of the key store, to be carried there", _keys_export),
+    "rotate": ("change hosts' keys step by step, while every host still talks with every other", _keys_rotate),
 }
 
 

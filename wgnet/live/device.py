@@ -54,6 +54,11 @@ class LiveDevice:
     firewall_mark: int
     peers: Mapping[str, LivePeer]
 
+    @classmethod
+    def empty(cls, name: str) -> LiveDevice:
+        """Return a device as the kernel makes it."""
+        return cls(name=name, private_key=None, public_key=None, listen_port=0, firewall_mark=0, peers={})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSettings:

@@ -143,6 +143,10 @@ class Guard:
             raise BadSnapshotError("the text is damaged") from None
         return Snapshot.from_json(text)
 
+    def has_snapshot(self) -> bool:
+        """Return whether there is a state before the last change. Raises `OSError`."""
+        return (self._folder / "snapshot.json").exists()
+
     def arm(self, snapshot: Snapshot, *, limit: float) -> None:
         """Keep a state to go back to, from now on. `limit` is how many seconds the change may take.
 

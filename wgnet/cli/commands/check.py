@@ -10,9 +10,11 @@ def run(context: Context) -> int:
     """Check the topologies and what their managers can express."""
     fleet = context.read_fleet(missing_keys=Severity.NOTE)
     if fleet is not None:
+        from wgnet.checks.rotation import note_rotations
         from wgnet.managers.dispatch import check_plans
 
         check_plans(fleet, context.diagnostics)
+        note_rotations(fleet, context.diagnostics)
     chosen = context.options.format or context.options.diagnostics
     context.print_diagnostics(chosen, result=True)
     if fleet is not None and chosen == "full" and not context.diagnostics.items:

@@ -1,4 +1,4 @@
-"""`wgnet keys`: make keys where they are missing, list them, hand one host its part."""
+"""`wgnet keys`: make keys where they are missing, list them, hand one host its part, change them step by step."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ VERSION = 1
 
 def run(context: Context) -> int:
     """Run the action."""
+    if context.options.action == "rotate":
+        from wgnet.cli.rotation import run_rotate
+
+        return run_rotate(context)
     return {"generate": _generate, "show": _show, "export": _export}[context.options.action](context)
 
 
@@ -115,7 +119,6 @@ def _make_masters(context: Context, fleet: Fleet, store: KeyStore) -> int:
 
 def _generate_here(context: Context, fleet: Fleet) -> int:
     """Make this host's own key, where its manager will look for it, and say its public key."""
-    import os
     from pathlib import PurePosixPath
 
     from wgnet.system.hostkeys import create_host_private_key, read_host_private_key
@@ -152,13 +155,8 @@ def _generate_here(context: Context, fleet: Fleet) -> int:
                 ),
             )
         if key is None and not context.failed:
-            mode, gid = 0o600, -1
-            if host.manager is Manager.NETWORKD:
-                # systemd-networkd reads the key itself, and not as root.
-                mode, gid = 0o640, _networkd_group(context) if os.geteuid() == 0 else -1
-            key = create_host_private_key(
-                context.root, path, context.diagnostics, mode=mode, uid=0 if os.geteuid() == 0 else -1, gid=gid
-            )
+            mode, uid, gid = host_key_ownership(context, host)
+            key = create_host_private_key(context.root, path, context.diagnostics, mode=mode, uid=uid, gid=gid)
         if key is None:
             return context.status()
         if not _agrees(key, host, str(path), context):
@@ -169,6 +167,17 @@ def _generate_here(context: Context, fleet: Fleet) -> int:
     if context.failed:
         return context.status()
     return EXIT_NOT_STARTED if _write_public_keys(context, publics) is None else context.status()
+
+
+def host_key_ownership(context: Context, host: Host) -> tuple[int, int, int]:
+    """Return the mode, owner and group of a private key on this host; -1 leaves what whoever runs this has."""
+    import os
+
+    uid = 0 if os.geteuid() == 0 else -1
+    if host.manager is not Manager.NETWORKD:
+        return 0o600, uid, -1
+    # systemd-networkd reads the key itself, and not as root.
+    return 0o640, uid, _networkd_group(context) if uid == 0 else -1
 
 
 def _networkd_group(context: Context) -> int:
@@ -210,29 +219,34 @@ def _show(context: Context) -> int:
     store = open_store(context)
     rows = []
     for topology, host in _chosen(context, fleet):
-        key = None
+        key = following = None
         if store is not None:
             key = store.private_key(topology.name, host.name, context.diagnostics)
+            following = store.next_private_key(topology.name, host.name, context.diagnostics)
             if key is not None:
                 _agrees(key, host, str(store.host_path(topology.name, host.name)), context)
-        secret = None if key is None else key.reveal() if options.show_secrets else HIDDEN
-        rows.append((topology.name, host.name, host.public_key, host.next_public_key, secret))
+        secrets = [
+            None if one is None else one.reveal() if options.show_secrets else HIDDEN for one in (key, following)
+        ]
+        rows.append((topology.name, host.name, host.public_key, host.next_public_key, *secrets))
     if context.diagnostics.has_errors:
         return context.status()
     if options.format == "json":
         import json
 
-        names = ("network", "host", "public_key", "next_public_key", "private_key")
+        names = ("network", "host", "public_key", "next_public_key", "private_key", "next_private_key")
         shape = {"version": VERSION, "keys": [dict(zip(names, row, strict=True)) for row in rows]}
         context.output.line(json.dumps(shape, indent=2))
         return EXIT_DONE
     width = max((len(f"{network}/{name}") for network, name, *_ in rows), default=0)
-    for network, name, public, following, secret in rows:
+    for network, name, public, next_public, secret, next_secret in rows:
         line = f"{f'{network}/{name}':<{width}}  {public or '(no public key yet)':<44}"
-        if following:
-            line += f"  next {following}"
+        if next_public:
+            line += f"  next {next_public}"
         if store is not None:
             line += f"  private key {secret or 'not in the store'}"
+            if next_secret:
+                line += f", next {next_secret}"
         context.output.line(line.rstrip())
     return EXIT_DONE
 
@@ -257,8 +271,9 @@ def _export(context: Context) -> int:
     artifacts = []
     for plan in fleet.plan_host(options.host, external=True).interfaces:
         secrets = finder.find(plan, context.diagnostics)
-        # An external host has a private key of its own; the preshared keys are what its owner has to be told.
-        if secrets.private_key is None and plan.manager is not Manager.EXTERNAL and not context.failed:
+        # An external host has a private key of its own, and any other may have: the preshared keys are what it needs.
+        needs_nothing = plan.manager is Manager.EXTERNAL or bool(secrets.preshared_keys)
+        if secrets.private_key is None and not needs_nothing and not context.failed:
             _absent(context, plan)
         artifacts += key_files(plan, secrets)
     if context.failed:

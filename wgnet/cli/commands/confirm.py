@@ -1,0 +1,42 @@
+"""`wgnet confirm`: keep a change that `wgnet apply --confirm` has made."""
+
+from __future__ import annotations
+
+from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, Context
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.words import system_reason
+from wgnet.system.dbus import Bus, DBusError
+from wgnet.system.guard import Guard
+from wgnet.system.profiles import Profiles
+
+
+def run(context: Context) -> int:
+    """Keep what waits."""
+    return settle(context)
+
+
+def settle(context: Context) -> int:
+    """Settle the change that waits for it, or report that there is none."""
+    guard = Guard(context.root)
+    try:
+        with guard.locked(patience=5) as alone:
+            armed = guard.armed()
+            if not alone or armed is None or armed.deadline is None or armed.is_due:
+                reason = "there is no change that waits to be confirmed"
+                if not alone:
+                    reason = "another wgnet is changing this machine"
+                elif armed is not None:
+                    reason = "the time is over: the change is being rolled back"
+                context.diagnostics.report(codes.NOTHING_TO_SETTLE, reason)
+                return EXIT_NOT_STARTED
+            guard.disarm()
+    except OSError as error:
+        context.diagnostics.report(codes.CANNOT_START, f"'{error.filename}': {system_reason(error)}")
+        return EXIT_NOT_STARTED
+    try:
+        with Bus.system() as bus:
+            Profiles.keep(bus, context.root)
+    except DBusError:
+        pass  # no bus, so no NetworkManager that could roll anything back
+    context.output.line("confirmed")
+    return EXIT_DONE

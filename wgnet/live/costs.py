@@ -1,0 +1,66 @@
+"""What a change costs in sessions, said before it is made.
+
+Stage: live. Input: a live device and its settings; output: costs, each with its reason. What is not named here costs
+nothing: peers, AllowedIPs, endpoints, keepalives, preshared keys, addresses and routes change under way. Measured on
+systemd-networkd 252, 257 and 262 and NetworkManager 1.42, 1.52 and 1.58. Runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wgnet.live.changes import device_change
+from wgnet.live.device import DeviceSettings, LiveDevice
+
+__all__ = ["Cost", "device_costs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What becomes of sessions of an interface. `peers` are hosts' names, none for all of them."""
+
+    interface: str
+    reason: str
+    peers: tuple[str, ...] = ()
+
+
+def device_costs(live: LiveDevice | None, wanted: DeviceSettings) -> Iterator[Cost]:
+    """Yield what it costs to turn a device into the wanted one; `live` None is one that is not there yet."""
+    if live is None:
+        return
+    change = device_change(live, wanted)
+    if change.private_key is not None:
+        yield Cost(
+            interface=live.name,
+            reason=(
+                "a new private key is another identity: every session ends, and begins again when the peer knows the "
+                "new public key (`wgnet keys rotate` changes keys without that)"
+            ),
+        )
+    if change.listen_port is not None:
+        learned = tuple(peer.name for peer in change.kicked)
+        yield Cost(
+            interface=live.name,
+            peers=learned,
+            reason=(
+                f"the listen port changes from {live.listen_port} to {change.listen_port}: packets are lost until the "
+                "peer has heard from the new one, some milliseconds as a rule, and 15 s where it cannot be reached"
+            ),
+        )
+    anew = tuple(
+        sorted(
+            peer.name
+            for peer in change.peers
+            if not peer.new and not peer.remove and (peer.preshared_key is not None or peer.clear_preshared_key)
+        )
+    )
+    if anew:
+        yield Cost(
+            interface=live.name,
+            peers=anew,
+            reason=(
+                "the preshared key changes: the session goes on until its next handshake, within two minutes, and "
+                "breaks off then unless the other end has changed as well"
+            ),
+        )

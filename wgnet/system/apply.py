@@ -1,0 +1,450 @@
+"""One change of the machine, from beginning to end: kept, made, verified; or put back.
+
+Stage: system. Input: a target, and what each interface is wanted to be; output: an `Outcome`, and diagnostics of what
+went wrong. Whoever is logged in through the very tunnel that changes must get back in, so nothing is touched before the
+state of now is on disk and systemd watches over it (`guard`), and nothing is settled before the kernel has been read
+back. Must not know the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from wgnet.diagnostics import codes
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.diagnostics.words import system_reason
+from wgnet.live.changes import device_change, restored_device
+from wgnet.live.drift import Drift, find_drift
+from wgnet.live.wanted import WantedInterface
+from wgnet.syntax.spec import Manager
+from wgnet.system.converge import Converger, NotWrittenError
+from wgnet.system.dbus import Bus, DBusError
+from wgnet.system.guard import Guard
+from wgnet.system.install import compare_system, read_manifest, write_system
+from wgnet.system.links import link_exists
+from wgnet.system.live import LiveError, read_state
+from wgnet.system.manifest import Manifest
+from wgnet.system.networkd import netdev_path
+from wgnet.system.outcome import WriteReport
+from wgnet.system.nm import NmError
+from wgnet.system.profiles import Profiles, ReportedError
+from wgnet.system.programs import ProgramError
+from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot, owned_interfaces, standing_artifacts, take_snapshot
+from wgnet.system.target import KERNEL_MTU, InterfaceTarget, Target, configured_endpoints
+from wgnet.system.wireguard import read_devices
+
+__all__ = ["Application", "Outcome", "put_back", "put_back_files"]
+
+#: Seconds that a change may take before it is taken for dead. Managers answer within seconds.
+LIMIT_S = 300
+#: Seconds for the managers to do all that they were told.
+_SETTLES_S = 30.0
+_PAUSE_S = 0.2
+#: Differences that a diagnostic lists.
+_LISTED = 12
+
+_FAILURES = (DBusError, ProgramError, NmError, LiveError, OSError, NotWrittenError, ReportedError)
+
+
+class Outcome(enum.Enum):
+    """How a run ended. The value is the exit status of wgnet(1)."""
+
+    DONE = 0
+    PUT_BACK = 4
+    BROKEN = 5
+    NOT_STARTED = 6
+
+
+class InterruptedApplyError(Exception):
+    """A signal asked the run to end."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Application:
+    """One `wgnet apply`.
+
+    `wanted` are the interfaces of `target` as they are to be verified. With `force` files that were changed by hand are
+    replaced. After a run `report` says which files changed, `changed` whether anything did, and `seconds_left` how long
+    the change waits to be confirmed.
+    """
+
+    bus: Bus
+    target: Target
+    wanted: Sequence[WantedInterface]
+    diagnostics: Diagnostics
+    root: Path = Path("/")
+    force: bool = False
+    report: WriteReport = field(default_factory=WriteReport)
+    changed: bool = False
+    seconds_left: float = 0.0
+
+    def run(self, confirm: float | None = None) -> Outcome:
+        """Make the machine so. With `confirm` it goes back in so many seconds, unless somebody confirms."""
+        guard = Guard(self.root)
+        try:
+            with guard.locked() as alone:
+                if not alone:
+                    self._not_started(codes.LOCKED, "another wgnet is changing this machine; nothing was changed")
+                    return Outcome.NOT_STARTED
+                return self._run(guard, confirm)
+        except OSError as error:
+            self._not_started(codes.CANNOT_START, f"'{error.filename}': {system_reason(error)}; nothing was changed")
+            return Outcome.NOT_STARTED
+
+    def _not_started(self, code: codes.Code, message: str, *ways_out: str) -> None:
+        self.diagnostics.report(code, message, help=ways_out)
+
+    def _run(self, guard: Guard, confirm: float | None) -> Outcome:
+        armed = guard.armed()
+        if armed is not None and not armed.is_due:
+            self._not_started(
+                codes.UNCONFIRMED,
+                f"the last change waits to be confirmed, for {armed.left:.0f} s more; nothing was changed",
+                "keep it with `wgnet confirm`, or undo it with `wgnet rollback`; then apply again",
+            )
+            return Outcome.NOT_STARTED
+        if armed is not None:
+            # An apply was killed in the middle. What it left is no state to come back to.
+            outcome = put_back(guard, self.bus, self.diagnostics, self.root)
+            if outcome is not Outcome.DONE:
+                return outcome
+        try:
+            profiles = Profiles(self.bus, self.target, self.root)
+            snapshot = self._prepare(profiles)
+        except _FAILURES as error:
+            self._failed(error, codes.CANNOT_START, "nothing was changed")
+            return Outcome.NOT_STARTED
+        if snapshot is None:
+            return Outcome.NOT_STARTED
+        if not self.changed:
+            return Outcome.DONE
+        try:
+            guard.arm(snapshot, limit=LIMIT_S)
+        except (OSError, ProgramError) as error:
+            self._failed(error, codes.CANNOT_START, "nothing was changed")
+            return Outcome.NOT_STARTED
+        return self._change(guard, profiles, snapshot, confirm)
+
+    def _prepare(self, profiles: Profiles) -> Snapshot | None:
+        """Return what to go back to, and find out whether anything changes; None after reporting what forbids it."""
+        manifest = read_manifest(self.root, runtime=False, diagnostics=self.diagnostics)
+        if manifest is None:
+            return None
+        owned = {**owned_interfaces(manifest), **profiles.owned()}
+        if self._foreign(owned, manifest):
+            return None
+        report = compare_system(
+            self.root,
+            self.target.artifacts,
+            networks=self.target.networks,
+            diagnostics=self.diagnostics if not self.force else Diagnostics(),
+            disowned=self.target.disowned,
+        )
+        if report is None and not self.force:
+            return None
+        made = {
+            each.name: Owned(
+                network=each.network,
+                manager=each.manager,
+                uuid=None if each.settings is None else each.settings.uuid,
+            )
+            for each in self.target.interfaces
+        }
+        artifacts = standing_artifacts(self.root, manifest)
+        self.changed = (
+            report is None
+            or bool(report.written or report.removed)
+            or bool(self._gone(owned, made))
+            or profiles.differ()
+            or bool(self._drift())
+        )
+        if not self.changed:
+            self._adopt(manifest)
+        return take_snapshot(
+            self.root,
+            manifest,
+            self.target,
+            owned=owned,
+            made=made,
+            configured={**configured_endpoints(artifacts), **profiles.configured()},
+            replaced={
+                each.name: {key: peer.endpoint for key, peer in each.device.peers.items()}
+                for each in self.target.interfaces
+            },
+            profiles=profiles.save(),
+        )
+
+    def _adopt(self, manifest: Manifest) -> None:
+        """Take files over that are right already, from a folder that `wgnet render -o` wrote as a rule."""
+        if all(artifact.path.removeprefix("/") in manifest.entries for artifact in self.target.artifacts):
+            return
+        write_system(
+            self.root,
+            self.target.artifacts,
+            networks=self.target.networks,
+            runtime=False,
+            force=False,
+            diagnostics=self.diagnostics,
+            disowned=self.target.disowned,
+        )
+
+    def _gone(self, owned: Mapping[str, Owned], made: Mapping[str, Owned]) -> list[str]:
+        """Return interfaces of the networks concerned that are to go."""
+        networks = self.target.networks
+        mine = [name for name, each in owned.items() if networks is None or each.network in networks]
+        return [name for name in mine if name not in made or made[name].manager is not owned[name].manager]
+
+    def _foreign(self, owned: Mapping[str, Owned], manifest: Manifest) -> bool:
+        """Report interfaces that are somebody else's."""
+        found = False
+        for each in self.target.interfaces:
+            if each.name in owned or not link_exists(each.name):
+                continue
+            # Files that an administrator carried here from `wgnet render -o` are wgnet's as well.
+            if each.manager is Manager.NETWORKD and (self.root / netdev_path(each.name)).is_file():
+                continue
+            found = True
+            self.diagnostics.report(
+                codes.FOREIGN_INTERFACE,
+                f"there is an interface '{each.name}' that wgnet did not make; nothing was changed",
+                help=(
+                    f"take it down the way it came up, `wg-quick down {each.name}` for example",
+                    f"give the network '{each.network}' another `interface`",
+                ),
+            )
+        return found
+
+    def _drift(self) -> list[Drift]:
+        return find_drift(self.wanted, read_state([each.name for each in self.wanted]))
+
+    # --- the change itself -------------------------------------------------------------------------------------------
+
+    def _change(self, guard: Guard, profiles: Profiles, snapshot: Snapshot, confirm: float | None) -> Outcome:
+        try:
+            with _signals_as_errors():
+                converger = Converger(
+                    bus=self.bus,
+                    target=self.target,
+                    owned=_of_networks(snapshot.owned, self.target.networks),
+                    artifacts=snapshot.artifacts,
+                    configured=snapshot.configured,
+                    diagnostics=self.diagnostics,
+                    root=self.root,
+                    force=self.force,
+                )
+                self.report = converger.run()
+                profiles.apply(snapshot, self.diagnostics)
+                differences = self._verify()
+                if not differences:
+                    if confirm is not None:
+                        guard.wait(confirm)
+                        self.seconds_left = confirm
+                    else:
+                        guard.disarm()
+                    profiles.settle(confirm)
+                    return Outcome.DONE
+        except InterruptedApplyError:
+            self.diagnostics.report(codes.APPLY_FAILED, "the run was interrupted")
+        except _FAILURES as error:
+            self._failed(error, codes.APPLY_FAILED, "")
+        else:
+            self._report_differences(differences)
+        outcome = put_back(guard, self.bus, self.diagnostics, self.root)
+        return Outcome.PUT_BACK if outcome is Outcome.DONE else Outcome.BROKEN
+
+    def _verify(self) -> list[Drift]:
+        """Wait until the live state is as it is to be; return what still differs."""
+        return _until_none(self._drift)
+
+    def _report_differences(self, differences: Sequence[Drift]) -> None:
+        lines = [str(each) for each in differences[:_LISTED]]
+        if len(differences) > _LISTED:
+            lines.append(f"and {len(differences) - _LISTED} more")
+        self.diagnostics.report(
+            codes.NOT_AS_PLANNED,
+            f"after the change the live state differs from the plan: {'; '.join(lines)}",
+            help="look at the manager's journal: `journalctl -u systemd-networkd -u NetworkManager`",
+        )
+
+    def _failed(self, error: Exception, code: codes.Code, after: str) -> None:
+        _report_failure(error, code, after, self.diagnostics)
+
+
+def _report_failure(error: Exception, code: codes.Code, after: str, diagnostics: Diagnostics) -> None:
+    if isinstance(error, NotWrittenError | ReportedError):
+        return  # reported where it struck
+    if isinstance(error, OSError):
+        where = f"'{error.filename}': " if error.filename else ""
+        message = f"{where}{system_reason(error)}"
+    else:
+        message = str(error)
+    diagnostics.report(code, f"{message}; {after}" if after else message, help=getattr(error, "help", None) or ())
+
+
+def _of_networks(owned: Mapping[str, Owned], networks: frozenset[str] | None) -> dict[str, Owned]:
+    return {name: each for name, each in owned.items() if networks is None or each.network in networks}
+
+
+def _until_none(look: Callable[[], list[Drift]]) -> list[Drift]:
+    until = time.monotonic() + _SETTLES_S
+    while True:
+        found = look()
+        if not found or time.monotonic() >= until:
+            return found
+        time.sleep(_PAUSE_S)
+
+
+@contextlib.contextmanager
+def _signals_as_errors() -> Iterator[None]:
+    """Let what would end the process end the block with an error, once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise InterruptedApplyError
+
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.signal(each, stop) for each in wanted}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+# --- the way back ----------------------------------------------------------------------------------------------------
+
+
+def put_back(guard: Guard, bus: Bus, diagnostics: Diagnostics, root: Path = Path("/")) -> Outcome:
+    """Make the machine what it was before the last change: DONE, or BROKEN after reporting what is in between.
+
+    The caller holds the guard's lock.
+    """
+    try:
+        snapshot = guard.snapshot()
+        if snapshot is None:
+            diagnostics.report(codes.NOT_PUT_BACK, "the state before the last change is not there any more")
+            return Outcome.BROKEN
+        with _signals_ignored():
+            differences = _restore(snapshot, bus, diagnostics, root)
+    except (*_FAILURES, BadSnapshotError) as error:
+        _report_failure(error, codes.NOT_PUT_BACK, "the machine may be between the old state and the new", diagnostics)
+        return Outcome.BROKEN
+    if differences:
+        diagnostics.report(codes.NOT_PUT_BACK, f"not as before: {'; '.join(differences)}")
+        return Outcome.BROKEN
+    guard.disarm()
+    guard.forget()
+    return Outcome.DONE
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in wanted}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path) -> list[str]:
+    """Go back to a snapshot; return what is not as it was."""
+    devices = snapshot.devices()
+    interfaces = tuple(
+        InterfaceTarget(
+            network=owned.network,
+            name=name,
+            manager=owned.manager,
+            device=restored_device(devices[name]),
+            mtu=snapshot.mtus.get(name, KERNEL_MTU),
+            active=True,
+        )
+        for name, owned in snapshot.owned.items()
+        if name in devices
+    )
+    configured = _endpoints_to_put_back(snapshot, interfaces)
+    manifest = read_manifest(root, runtime=False, diagnostics=diagnostics)
+    Converger(
+        bus=bus,
+        target=Target(artifacts=snapshot.artifacts, interfaces=interfaces),
+        owned={**snapshot.made, **snapshot.owned},
+        artifacts=() if manifest is None else standing_artifacts(root, manifest),
+        configured=configured,
+        diagnostics=diagnostics,
+        root=root,
+        force=True,
+        parameters=snapshot.parameters,
+    ).run()
+    Profiles.restore(bus, snapshot, diagnostics, root)
+    until = time.monotonic() + _SETTLES_S
+    while True:
+        differences = _differences(snapshot, interfaces, configured)
+        if not differences or time.monotonic() >= until:
+            return differences
+        time.sleep(_PAUSE_S)
+
+
+def _endpoints_to_put_back(
+    snapshot: Snapshot, interfaces: Sequence[InterfaceTarget]
+) -> dict[str, dict[str, str | None]]:
+    """Return what counts as configured, so that those endpoints are set back that the change has set, and no others.
+
+    A peer may have roamed since: where its configured endpoint has not changed, the live one is left alone.
+    """
+    found: dict[str, dict[str, str | None]] = {}
+    for each in interfaces:
+        before, after = snapshot.configured.get(each.name, {}), snapshot.replaced.get(each.name, {})
+        found[each.name] = {
+            key: peer.endpoint if key in after and before.get(key) == after[key] else None
+            for key, peer in each.device.peers.items()
+        }
+    return found
+
+
+def _differences(
+    snapshot: Snapshot,
+    interfaces: Sequence[InterfaceTarget],
+    configured: Mapping[str, Mapping[str, str | None]],
+) -> list[str]:
+    live = read_devices()
+    found = [f"'{each.name}' is missing" for each in interfaces if each.name not in live]
+    found += [
+        f"'{each.name}' differs"
+        for each in interfaces
+        if each.name in live and device_change(live[each.name], each.device, configured[each.name])
+    ]
+    there = {each.name for each in interfaces}
+    return found + [f"'{name}' is still there" for name in snapshot.made if name not in there and link_exists(name)]
+
+
+def put_back_files(guard: Guard, diagnostics: Diagnostics, root: Path = Path("/")) -> Outcome:
+    """Put the files back before any manager runs, at boot; managers make the rest of them.
+
+    The caller holds the guard's lock.
+    """
+    try:
+        snapshot = guard.snapshot()
+        if snapshot is None:
+            guard.disarm()
+            return Outcome.DONE
+        report = write_system(
+            root, snapshot.artifacts, networks=None, runtime=False, force=True, diagnostics=diagnostics
+        )
+        Profiles.restore_files(snapshot, root)
+        if report is None:
+            return Outcome.BROKEN
+        guard.disarm()
+        guard.forget()
+    except (OSError, BadSnapshotError) as error:
+        _report_failure(error, codes.NOT_PUT_BACK, "", diagnostics)
+        return Outcome.BROKEN
+    return Outcome.DONE

@@ -1,0 +1,350 @@
+"""NetworkManager's part of a change: which profiles are wgnet's, what they were, and their way to a target and back.
+
+Stage: system. Input: a target; output: profiles as they are to be. Profiles are found by their UUID, never by the name of
+a file, and a record in the state folder says which UUIDs are wgnet's, for the day when no topology does any more. Must
+not touch another profile.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.live.changes import device_change, restored_device
+from wgnet.live.costs import Cost
+from wgnet.live.device import DeviceSettings, LiveDevice
+from wgnet.syntax.spec import Manager
+from wgnet.system import nm_apply
+from wgnet.system.dbus import Bus
+from wgnet.system.links import mtu_of, set_mtu
+from wgnet.system.nm import NetworkManagerDaemon, NmError
+from wgnet.system.resolve import resolve_endpoints
+from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot
+from wgnet.system.target import KERNEL_MTU, InterfaceTarget, Target, keyfile_path
+from wgnet.system.wireguard import read_devices, set_device
+
+__all__ = ["Profiles", "ReportedError", "read_record"]
+
+_RECORD = "var/lib/wgnet/profiles.json"
+_CHECKPOINTS = "var/lib/wgnet/apply/checkpoints.json"
+_VERSION = 1
+_FOLDER = "etc/NetworkManager/system-connections"
+#: Seconds that NetworkManager's own way back leaves to wgnet's, which loses no session.
+_MARGIN_S = 60
+
+
+class ReportedError(Exception):
+    """NetworkManager did not do what it was asked; why is among the diagnostics."""
+
+
+def read_record(root: Path = Path("/")) -> dict[str, Owned]:
+    """Return the interfaces whose profiles are wgnet's, as the record has them; none where it cannot be read."""
+    try:
+        value = json.loads((root / _RECORD).read_text(encoding="utf-8"))
+        return {
+            str(each["interface"]): Owned(network=str(each["network"]), manager=Manager.NETWORKMANAGER, uuid=str(uuid))
+            for uuid, each in value["profiles"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _write_record(root: Path, owned: Mapping[str, Owned]) -> None:
+    """Write the record, whole or not at all. Raises `OSError`."""
+    path = root / _RECORD
+    profiles = {
+        each.uuid: {"network": each.network, "interface": name} for name, each in owned.items() if each.uuid is not None
+    }
+    if not profiles:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        return
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    with open(new, "w", encoding="utf-8") as stream:
+        json.dump({"version": _VERSION, "profiles": profiles}, stream, indent=1, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(new, path)
+
+
+class Profiles:
+    """NetworkManager's interfaces of a target. All methods raise `NmError`, `ProgramError` and `OSError`."""
+
+    def __init__(self, bus: Bus, target: Target, root: Path = Path("/")) -> None:
+        self._nm = NetworkManagerDaemon(bus)
+        self._root = root
+        self._record = read_record(root)
+        self._wanted = {each.name: each for each in target.of(Manager.NETWORKMANAGER)}
+        networks = target.networks
+        mine = {name: each for name, each in self._record.items() if networks is None or each.network in networks}
+        self._gone = {name: each for name, each in mine.items() if name not in self._wanted}
+        self._found = {name: nm_apply.find_profile(self._nm, _uuid(each)) for name, each in self._wanted.items()}
+
+    def owned(self) -> dict[str, Owned]:
+        """Return the interfaces whose profiles are wgnet's now, those of keyfiles that it rendered among them."""
+        found = {
+            name: Owned(network=each.network, manager=Manager.NETWORKMANAGER, uuid=_uuid(each))
+            for name, each in self._wanted.items()
+            if self._found[name] is not None
+        }
+        return {**self._record, **found}
+
+    # --- what would change -------------------------------------------------------------------------------------------
+
+    def differ(self) -> bool:
+        """Return whether a profile would change."""
+        return bool(self.changes())
+
+    def changes(self) -> list[str]:
+        """Return what would become of profiles, a text each."""
+        said = []
+        for name, each in self._wanted.items():
+            assert each.settings is not None
+            names = nm_apply.changes(self._found[name], each.settings)
+            if names == ["profile"]:
+                said.append(f"the profile '{each.network}' ({name}) is added")
+            elif names:
+                said.append(f"the profile '{each.network}' ({name}) changes: {', '.join(names)}")
+        said += [f"the profile '{each.network}' ({name}) is removed" for name, each in self._gone.items()]
+        return said
+
+    def costs(self) -> list[Cost]:
+        """Return what the change of profiles costs in sessions."""
+        return [
+            Cost(interface=name, reason=reason)
+            for name, each in self._wanted.items()
+            if each.settings is not None
+            for reason in nm_apply.costs(self._found[name], each.settings)
+        ]
+
+    def configured(self) -> dict[str, Mapping[str, str | None]]:
+        """Return the endpoints that profiles configure now, by interface and public key."""
+        return {name: found.configured for name, found in self._found.items() if found is not None}
+
+    def save(self) -> dict[str, Any]:
+        """Return the profiles of now, with their secrets, by UUID; None for one that is not there."""
+        uuids = [_uuid(each) for each in self._wanted.values()]
+        uuids += [each.uuid for each in self._gone.values() if each.uuid is not None]
+        return {uuid: self._saved(uuid) for uuid in uuids}
+
+    def _saved(self, uuid: str) -> dict[str, Any] | None:
+        saved = nm_apply.save_profile(self._nm, uuid)
+        if saved is None:
+            return None
+        content = None
+        with contextlib.suppress(OSError):
+            content = base64.b64encode((self._root / saved.filename.lstrip("/")).read_bytes()).decode()
+        return {**saved.to_json(), "content": content}
+
+    # --- the change --------------------------------------------------------------------------------------------------
+
+    def apply(self, snapshot: Snapshot, diagnostics: Diagnostics) -> None:
+        """Bring the profiles, and the devices that they make, to the target.
+
+        Raises `ReportedError` besides.
+        """
+        # Before there is anything that a run that is killed could leave unknown.
+        _write_record(self._root, {**_of_manager(snapshot.owned), **_of_manager(snapshot.made)})
+        for name, each in self._wanted.items():
+            assert each.settings is not None
+            with _reporting(each.network, diagnostics):
+                self._guard(_uuid(each))
+                settle = self._settling(each, snapshot.configured.get(name, {}), diagnostics)
+                keyfile = str(self._root / keyfile_path(name))
+                active = nm_apply.apply_profile(self._nm, each.settings, settle, keyfile=keyfile)
+                if active is not None:
+                    settle()
+                    if mtu_of(name) not in (None, each.mtu):
+                        set_mtu(name, each.mtu)
+        for each_gone in self._gone.values():
+            if each_gone.uuid is not None:
+                with _reporting(each_gone.network, diagnostics):
+                    nm_apply.remove_profile(self._nm, each_gone.uuid)
+        left = {name: each for name, each in _of_manager(snapshot.owned).items() if name not in self._gone}
+        _write_record(self._root, {**left, **_of_manager(snapshot.made)})
+
+    def _guard(self, uuid: str) -> None:
+        """Have NetworkManager go back by itself, should nobody else; one that it refuses is done without."""
+        with contextlib.suppress(NmError):
+            path = nm_apply.guard_profile(self._nm, uuid, _MARGIN_S + 300)
+            if path is not None:
+                _write_checkpoints(self._root, [*_read_checkpoints(self._root), path])
+
+    @staticmethod
+    def _settling(
+        each: InterfaceTarget, configured: Mapping[str, str | None], diagnostics: Diagnostics
+    ) -> Callable[[], None]:
+        """Return what sets the device right after NetworkManager has touched it.
+
+        NetworkManager sets configured endpoints again: a peer that has roamed since gets back where it was.
+        """
+        before = read_devices().get(each.name)
+        wanted, endpoints = _with_live_endpoints(each.device, before, configured)
+
+        def settle() -> None:
+            device = read_devices().get(each.name)
+            if device is not None and (change := device_change(device, wanted, endpoints)):
+                set_device(change, resolve_endpoints(change, diagnostics))
+
+        return settle
+
+    def settle(self, confirm: float | None) -> None:
+        """Keep the change; with `confirm` NetworkManager may still go back some time after so many seconds."""
+        for path in _read_checkpoints(self._root):
+            if confirm is None:
+                self._nm.keep(path)
+            else:
+                with contextlib.suppress(NmError):
+                    self._nm.extend(path, int(confirm) + _MARGIN_S)
+        if confirm is None:
+            _write_checkpoints(self._root, [])
+
+    @staticmethod
+    def keep(bus: Bus, root: Path = Path("/")) -> None:
+        """Keep what NetworkManager would go back from."""
+        nm = NetworkManagerDaemon(bus)
+        for path in _read_checkpoints(root):
+            with contextlib.suppress(NmError):
+                nm.keep(path)
+        _write_checkpoints(root, [])
+
+    # --- the way back ------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def restore(bus: Bus, snapshot: Snapshot, diagnostics: Diagnostics, root: Path) -> None:
+        """Put the profiles of a snapshot back, without a drop. Raises `ReportedError` besides."""
+        if not snapshot.profiles:
+            return
+        nm = NetworkManagerDaemon(bus)
+        devices = snapshot.devices()
+        names = {each.uuid: (name, each) for name, each in {**snapshot.made, **snapshot.owned}.items()}
+        for uuid, data in snapshot.profiles.items():
+            name, owned = names[uuid]
+            saved = _saved_profile(data)
+            device = devices.get(name)
+            target = InterfaceTarget(
+                network=owned.network,
+                name=name,
+                manager=owned.manager,
+                device=restored_device(device or LiveDevice.empty(name)),
+                mtu=snapshot.mtus.get(name, KERNEL_MTU),
+                active=device is not None,
+            )
+            with _reporting(owned.network, diagnostics):
+                before, after = snapshot.configured.get(name, {}), snapshot.replaced.get(name, {})
+                same = {
+                    key: peer.endpoint for key, peer in target.device.peers.items() if before.get(key) == after.get(key)
+                }
+                settle = Profiles._settling(target, same, diagnostics)
+                active = nm_apply.restore_profile(nm, saved, uuid, settle)
+                if active is not None and device is not None:
+                    settle()
+                    if mtu_of(name) not in (None, target.mtu):
+                        set_mtu(name, target.mtu)
+        _write_record(root, _of_manager(snapshot.owned))
+        Profiles.keep(bus, root)
+
+    @staticmethod
+    def restore_files(snapshot: Snapshot, root: Path) -> None:
+        """Put the profiles' files back, before NetworkManager runs. Raises `OSError`, `BadSnapshotError`."""
+        for uuid, data in snapshot.profiles.items():
+            saved = _saved_profile(data)
+            if saved is None:
+                _remove_keyfiles(root, uuid)
+            elif data.get("content") is not None and saved.filename.startswith("/etc/"):
+                _put_keyfile(root / saved.filename.lstrip("/"), base64.b64decode(data["content"]))
+        _write_record(root, _of_manager(snapshot.owned))
+        _write_checkpoints(root, [])
+
+
+def _uuid(each: InterfaceTarget) -> str:
+    assert each.settings is not None
+    return each.settings.uuid
+
+
+def _of_manager(owned: Mapping[str, Owned]) -> dict[str, Owned]:
+    return {name: each for name, each in owned.items() if each.manager is Manager.NETWORKMANAGER}
+
+
+def _saved_profile(data: Any) -> nm_apply.SavedProfile | None:
+    if data is None:
+        return None
+    try:
+        return nm_apply.SavedProfile.from_json(data)
+    except (ValueError, KeyError, TypeError):
+        raise BadSnapshotError("a profile in it is damaged") from None
+
+
+@contextlib.contextmanager
+def _reporting(network: str, diagnostics: Diagnostics) -> Iterator[None]:
+    """Report what NetworkManager refuses, by the network that it is about."""
+    try:
+        yield
+    except NmError as error:
+        nm_apply.report_problem(error, network, diagnostics)
+        raise ReportedError from None
+
+
+def _with_live_endpoints(
+    wanted: DeviceSettings, before: LiveDevice | None, configured: Mapping[str, str | None]
+) -> tuple[DeviceSettings, dict[str, str | None]]:
+    """Return settings with the live endpoint of each peer whose configured one stays, and what they replace."""
+    if before is None:
+        return wanted, dict(configured)
+    peers = dict(wanted.peers)
+    replaced: dict[str, str | None] = dict(configured)
+    for key, peer in wanted.peers.items():
+        live = before.peers.get(key)
+        if live is not None and live.endpoint is not None and configured.get(key, peer.endpoint) == peer.endpoint:
+            peers[key] = replace(peer, endpoint=live.endpoint)
+            # Nothing is configured so: what differs from it is set.
+            replaced[key] = None
+    return replace(wanted, peers=peers), replaced
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _read_checkpoints(root: Path) -> list[str]:
+    try:
+        return [str(path) for path in json.loads((root / _CHECKPOINTS).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def _write_checkpoints(root: Path, paths: list[str]) -> None:
+    path = root / _CHECKPOINTS
+    if paths:
+        path.write_text(json.dumps(paths), encoding="utf-8")
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _put_keyfile(path: Path, content: bytes) -> None:
+    """Write a keyfile that is root's alone, whole or not at all. Raises `OSError`."""
+    new = path.with_name(f".{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(new, path)
+
+
+def _remove_keyfiles(root: Path, uuid: str) -> None:
+    """Remove the keyfile that a run which was rolled back had NetworkManager write: by the UUID in it."""
+    for path in sorted((root / _FOLDER).glob("*.nmconnection")):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if f"uuid={uuid}" in lines:
+            path.unlink()
