@@ -216,6 +216,31 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _status(parser: argparse.ArgumentParser) -> None:
+    _machine(parser)
+    parser.add_argument("--format", choices=("text", "json"), default="text", metavar="FORMAT", help="text or json")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=_pause,
+        const=2.0,
+        metavar="SECONDS",
+        help="show it again and again, every 2 seconds unless told otherwise",
+    )
+    parser.add_argument("--exit-code", action="store_true", help="exit with 3 if anything is not as planned")
+
+
+def _pause(text: str) -> float:
+    """Take a number of seconds between 0.1 and a day."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0.1 <= seconds <= _MOST_TIME:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, found '{text}'; name files before it")
+    return seconds
+
+
 def _show(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("host", metavar="HOST", help="the host")
@@ -309,6 +334,7 @@ _COMMANDS: _Commands = {
     "confirm": ("keep a change that `apply --confirm` has made", _confirm),
     "rollback": ("go back to the state before the last apply", _rollback),
     "remove": ("take a network off this machine", _remove),
+    "status": ("show this machine's live state beside its topology", _status),
     "show": ("show one host's derived plan", _show),
     "diff": ("show what changes between two topologies", _diff),
     "keys": ("make, show, hand out and rotate keys", _keys),

@@ -239,6 +239,23 @@ PAGES = (
         ),
     ),
     Explanation(
+        code=codes.LIVE_STATE,
+        meaning=(
+            "`wgnet status` asks wg(8), ip(8) and nft(8) for what the kernel has, and one of them is missing, was not "
+            "allowed to say it, or failed. Keys and rules are shown to root alone, or to who has CAP_NET_ADMIN in the "
+            "machine's network namespace. Nothing was changed."
+        ),
+        way_out="Run it with sudo; install the package that the message names.",
+    ),
+    Explanation(
+        code=codes.NOT_COMPARED,
+        meaning=(
+            "A key that lies on this machine cannot be read, is damaged, or belongs to another host, as the message "
+            "says. `wgnet status` compares everything else."
+        ),
+        way_out="Mend the file that the message names; `wgnet render --system` and `wgnet apply` need it too.",
+    ),
+    Explanation(
         code=codes.REFRESH_FAILED,
         meaning=(
             "`wgnet refresh` found a peer that it can help, but wg(8) refused the change: the interface went away in "
