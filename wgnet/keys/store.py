@@ -8,6 +8,7 @@ The layout, below the folder that `--keys` names:
 
     NETWORK/HOST.key         a host's private key
     NETWORK/_next/HOST.key   the one that it changes to, while a rotation is under way
+    NETWORK/_previous/HOST.key   the one that it has changed from, until the rotation ends
     NETWORK/_master.key      the master secret, from which the network's preshared keys are derived
 
 A host name has no underscore (RFC 1123), so no host can be called what another file is called. Each file
@@ -28,6 +29,7 @@ from wgnet.keys.types import Secret
 __all__ = [
     "MASTER_FILE",
     "NEXT_FOLDER",
+    "PREVIOUS_FOLDER",
     "SUFFIX",
     "FileProblem",
     "decode_secret",
@@ -41,6 +43,7 @@ __all__ = [
 
 MASTER_FILE = "_master.key"
 NEXT_FOLDER = "_next"
+PREVIOUS_FOLDER = "_previous"
 SUFFIX = ".key"
 
 #: The longest passphrase that OpenSSL takes for PKCS#8 (PEM_BUFSIZE less one), in bytes.

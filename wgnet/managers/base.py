@@ -27,8 +27,8 @@ else:
 class InterfaceSecrets:
     """The secrets of one interface that are at hand.
 
-    `preshared_keys` is by the peer's public key, and goes with the private key that the host has now. While its keys are
-    rotated `derived_keys` has those of both, by the host's own public key and then by the peer's.
+    `preshared_keys` is by the peer's public key, and goes with the private key that the host has now. While its keys
+    are rotated `derived_keys` has those of both, by the host's own public key and then by the peer's.
     """
 
     private_key: PrivateKey | None = None

@@ -14,10 +14,11 @@ from wgnet.syntax.nodes import Mapping
 
 @record(kw_only=False)
 class Insertion:
-    """Text to put in before the character with this index."""
+    """Text to put in before the character with this index, and how many characters from there it replaces."""
 
     index: int
     text: str
+    length: int = 0
 
 
 def insert_entry(text: str, mapping: Mapping, key: str, value: str, after: str) -> Insertion:
@@ -56,8 +57,45 @@ def insert_entry(text: str, mapping: Mapping, key: str, value: str, after: str) 
     return Insertion(first.start.index, f"{key}: {value}{newline}{indent}")
 
 
+def replace_value(mapping: Mapping, key: str, value: str) -> Insertion | None:
+    """Return the replacement of an entry's value by `value`, which is YAML already.
+
+    None where there is no such entry, or its value is an alias, which stands elsewhere.
+    """
+    for entry_key, entry_value in mapping.entries:
+        if entry_key.text == key and entry_value.start.index >= entry_key.end.index:
+            return Insertion(entry_value.start.index, value, entry_value.end.index - entry_value.start.index)
+    return None
+
+
+def remove_entry(text: str, mapping: Mapping, key: str) -> Insertion | None:
+    """Return the removal of an entry with a value on its own line: in block style with its line, comment included.
+
+    None where there is no such entry, its value is an alias, or more stands there than can be removed safely.
+    """
+    for number, (entry_key, entry_value) in enumerate(mapping.entries):
+        start, end = entry_key.start.index, entry_value.end.index
+        if entry_key.text != key or entry_value.start.index < entry_key.end.index:
+            continue
+        if not mapping.flow:
+            line_start = text.rfind("\n", 0, start) + 1
+            line_end = text.find("\n", end)
+            line_end = len(text) if line_end == -1 else line_end + 1
+            before, rest = text[line_start:start], text[end:line_end]
+            if before.strip(" ") or not re.fullmatch(r"[ \t]*(#.*)?\r?\n?", rest) or len(mapping.entries) == 1:
+                return None
+            return Insertion(line_start, "", line_end - line_start)
+        # In flow style the comma before it goes too, or the one behind it, where it is the first.
+        if number:
+            before = text[:start].rstrip()
+            return Insertion(len(before) - 1, "", end - len(before) + 1) if before.endswith(",") else None
+        comma = re.compile(r"\s*,\s*").match(text, end)
+        return Insertion(start, "", (end if comma is None else comma.end()) - start)
+    return None
+
+
 def apply_insertions(text: str, insertions: Iterable[Insertion]) -> str:
     """Return the text with all insertions made; each index is of the text as it was."""
     for insertion in sorted(insertions, key=lambda one: one.index, reverse=True):
-        text = text[: insertion.index] + insertion.text + text[insertion.index :]
+        text = text[: insertion.index] + insertion.text + text[insertion.index + insertion.length :]
     return text

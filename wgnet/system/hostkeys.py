@@ -10,6 +10,7 @@ everyone. Who owns it is not asked: on a host, root has decided that.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -24,9 +25,13 @@ from wgnet.system.secretfiles import Rules, Trouble
 
 __all__ = [
     "create_host_private_key",
+    "has_previous_host_key",
+    "next_key_path",
     "read_host_preshared_key",
     "read_host_preshared_keys",
     "read_host_private_key",
+    "shred_previous_host_key",
+    "switch_host_private_key",
 ]
 
 #: Nobody else may put a file of his own in the place of a key.
@@ -68,15 +73,16 @@ def create_host_private_key(
     mode: int = 0o600,
     uid: int = -1,
     gid: int = -1,
+    key: PrivateKey | None = None,
 ) -> PrivateKey | None:
-    """Make the host's private key in a new file, and its folder (0755) if that is not there.
+    """Make the host's private key, or put `key`, in a new file, and its folder (0755) if that is not there.
 
     `mode`, `uid` and `gid` hold before the key is in the file: 0640 and the group systemd-network where
     systemd-networkd reads it, else 0600; -1 leaves an owner as it is. A file that is there already is an
     error.
     """
     shown = str(_below(root, path))
-    key = PrivateKey.generate()
+    key = PrivateKey.generate() if key is None else key
     # Topology files lie in the same folder, and networkd must get through it.
     with secretfiles.folder_beneath(root, path.parent, _FOLDER, make=0o755) as folder:
         trouble: Trouble | None
@@ -93,6 +99,59 @@ def create_host_private_key(
         diagnostics.report(codes.KEY_STORE, trouble.message, help=trouble.help)
         return None
     return key
+
+
+def next_key_path(path: PurePosixPath) -> PurePosixPath:
+    """Return where the key lies that the one at `path` is to be changed for."""
+    return path.with_name(f"{path.name}.next")
+
+
+def _previous_key_path(path: PurePosixPath) -> PurePosixPath:
+    return path.with_name(f"{path.name}.previous")
+
+
+def has_previous_host_key(root: Path, path: PurePosixPath) -> bool:
+    """Return whether the key that the one at `path` was changed for is still there."""
+    return os.path.lexists(_below(root, _previous_key_path(path)))
+
+
+def switch_host_private_key(root: Path, path: PurePosixPath, diagnostics: Diagnostics) -> bool:
+    """Make the host's next private key its present one, which stays as the previous one.
+
+    It is one step, and a run that is killed loses neither. Return False after reporting why not.
+    """
+    shown = str(_below(root, path))
+    with secretfiles.folder_beneath(root, path.parent, _FOLDER) as folder:
+        trouble: Trouble | None
+        if folder is None:
+            trouble = Trouble(f"the folder of '{shown}' is not there")
+        elif isinstance(folder, Trouble):
+            trouble = folder
+        else:
+            trouble = secretfiles.take_over_secret(
+                folder,
+                path.name,
+                shown,
+                following=(folder, next_key_path(path).name),
+                previous=(folder, _previous_key_path(path).name),
+            )
+    if trouble is not None:
+        diagnostics.report(codes.KEY_STORE, trouble.message, help=trouble.help)
+    return trouble is None
+
+
+def shred_previous_host_key(root: Path, path: PurePosixPath, diagnostics: Diagnostics) -> bool:
+    """Remove the private key that the host has changed from. Return False after reporting why not."""
+    previous = _previous_key_path(path)
+    with secretfiles.folder_beneath(root, path.parent, _FOLDER) as folder:
+        trouble: Trouble | None = None
+        if isinstance(folder, Trouble):
+            trouble = folder
+        elif folder is not None:
+            trouble = secretfiles.shred_secret(folder, previous.name, str(_below(root, previous)))
+    if trouble is not None:
+        diagnostics.report(codes.KEY_STORE, trouble.message, help=trouble.help)
+    return trouble is None
 
 
 def _read_key(kind: type[S], root: Path, path: PurePosixPath, diagnostics: Diagnostics) -> S | None:

@@ -107,13 +107,53 @@ class KeyStore:
         """Make a host's private key; one that is there already is an error."""
         return self._create(PrivateKey, (store.network_folder(network),), store.host_file(host), diagnostics)
 
-    def create_next_private_key(self, network: str, host: str, diagnostics: Diagnostics) -> PrivateKey | None:
-        """Make the private key that a host changes to; one that is there already is an error."""
-        return self._create(PrivateKey, _next(network), store.host_file(host), diagnostics)
+    def create_next_private_key(
+        self, network: str, host: str, diagnostics: Diagnostics, key: PrivateKey | None = None
+    ) -> PrivateKey | None:
+        """Make the private key that a host changes to, or store `key` as it; one that is there already is an error."""
+        return self._create(PrivateKey, _next(network), store.host_file(host), diagnostics, key)
 
     def create_master(self, network: str, diagnostics: Diagnostics) -> MasterSecret | None:
         """Make a network's master secret; one that is there already is an error."""
         return self._create(MasterSecret, (store.network_folder(network),), store.MASTER_FILE, diagnostics)
+
+    # --- rotating ---
+
+    def has_previous(self, network: str, host: str, diagnostics: Diagnostics) -> bool:
+        """Return whether the private key that a host has changed from is still there."""
+        return host in self._hosts(_previous(network), diagnostics)
+
+    def switch_private_key(self, network: str, host: str, diagnostics: Diagnostics) -> bool:
+        """Make the next private key of a host its present one, which stays as the previous one.
+
+        It is one step, and a run that is killed loses neither. Return False after reporting why not.
+        """
+        name, present = store.host_file(host), (store.network_folder(network),)
+        trouble: Trouble | None = None
+        with (
+            self._folder(present, diagnostics) as folder,
+            self._folder(_next(network), diagnostics) as following,
+            self._folder(_previous(network), diagnostics, make=True) as previous,
+        ):
+            if folder is None or following is None or previous is None:
+                return False
+            shown = str(self.host_path(network, host))
+            trouble = secretfiles.take_over_secret(
+                folder, name, shown, following=(following, name), previous=(previous, name)
+            )
+        if trouble is not None:
+            diagnostics.report(codes.KEY_STORE, trouble.message, help=trouble.help)
+        return trouble is None
+
+    def shred_previous(self, network: str, host: str, diagnostics: Diagnostics) -> bool:
+        """Remove the private key that a host has changed from. Return False after reporting why not."""
+        name = store.host_file(host)
+        with self._folder(_previous(network), diagnostics) as folder:
+            shown = str(self._path.joinpath(*_previous(network), name))
+            trouble = None if folder is None else secretfiles.shred_secret(folder, name, shown)
+        if trouble is not None:
+            diagnostics.report(codes.KEY_STORE, trouble.message, help=trouble.help)
+        return trouble is None
 
     # --- how ---
 
@@ -162,13 +202,15 @@ class KeyStore:
         self._proved = self._proved or passphrase is not None
         return secret
 
-    def _create(self, kind: type[S], folders: tuple[str, ...], name: str, diagnostics: Diagnostics) -> S | None:
+    def _create(
+        self, kind: type[S], folders: tuple[str, ...], name: str, diagnostics: Diagnostics, secret: S | None = None
+    ) -> S | None:
         passphrase = None
         if self._encrypt or self.is_encrypted(diagnostics):
             passphrase = self._passphrase_for_new(diagnostics)
             if passphrase is None:
                 return None
-        secret = kind.generate()
+        secret = kind.generate() if secret is None else secret
         with self._folder(folders, diagnostics, make=True) as folder:
             if folder is None:
                 return None
@@ -284,8 +326,12 @@ def _next(network: str) -> tuple[str, ...]:
     return (store.network_folder(network), store.NEXT_FOLDER)
 
 
+def _previous(network: str) -> tuple[str, ...]:
+    return (store.network_folder(network), store.PREVIOUS_FOLDER)
+
+
 def _first_encrypted_below(folder: int, path: Path, depth: int) -> tuple[str, bytes] | None:
-    """Look through a folder of the store: networks at depth 0, their keys at 1, their next keys at 2."""
+    """Look through a folder of the store: networks at depth 0, their keys at 1, their next and previous ones at 2."""
     names = secretfiles.list_folder(folder, str(path))
     if isinstance(names, Trouble):
         return None
@@ -295,7 +341,7 @@ def _first_encrypted_below(folder: int, path: Path, depth: int) -> tuple[str, by
             content = secretfiles.read_secret(folder, name, shown, _FILE)
             if isinstance(content, bytes) and store.is_encrypted(content):
                 return shown, content
-        elif depth == 0 or name == store.NEXT_FOLDER:
+        elif depth == 0 or name in (store.NEXT_FOLDER, store.PREVIOUS_FOLDER):
             with secretfiles.folder_at(folder, name, shown, _FOLDER) as below:
                 if isinstance(below, int):
                     found = _first_encrypted_below(below, path / name, depth + 1)

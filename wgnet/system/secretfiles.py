@@ -29,6 +29,8 @@ __all__ = [
     "list_folder",
     "read_secret",
     "remove_leftovers",
+    "shred_secret",
+    "take_over_secret",
     "top_folder",
 ]
 
@@ -130,7 +132,11 @@ def folder_at(
             return
     with _opened(name, parent, _FOLDER_FLAGS | os.O_NOFOLLOW, shown, rules, made=made) as folder:
         if made is not None and isinstance(folder, int):
-            os.fsync(parent)
+            try:
+                os.fsync(parent)
+            except OSError as error:
+                yield _failed("make", shown, error)
+                return
         yield folder
 
 
@@ -225,6 +231,57 @@ def create_secret(
             # FAT says so to a link, for instance on a USB stick.
             return Trouble(trouble.message, ("use a file system that has owners and hard links",))
         return trouble
+    return None
+
+
+def take_over_secret(
+    folder: int, name: str, shown: str, *, following: tuple[int, str], previous: tuple[int, str]
+) -> Trouble | None:
+    """Put the file `following` (a folder and a name) in the place of one, which from then on is called `previous`.
+
+    At every moment each of the two has a name, and `name` is one of them. What a killed run has begun is gone on with;
+    another file that is called `previous` stays, and is the trouble.
+    """
+    next_folder, next_name = following
+    old_folder, old_name = previous
+    try:
+        os.stat(next_name, dir_fd=next_folder, follow_symlinks=False)
+        try:
+            os.link(name, old_name, src_dir_fd=folder, dst_dir_fd=old_folder, follow_symlinks=False)
+        except FileExistsError:
+            kept = os.stat(old_name, dir_fd=old_folder, follow_symlinks=False)
+            if not os.path.samestat(kept, os.stat(name, dir_fd=folder, follow_symlinks=False)):
+                return Trouble(f"the key from before the one in '{shown}' is still there, and no key is overwritten")
+        os.fsync(old_folder)
+        os.rename(next_name, name, src_dir_fd=next_folder, dst_dir_fd=folder)
+        os.fsync(folder)
+        os.fsync(next_folder)
+    except OSError as error:
+        return _failed("change", shown, error)
+    return None
+
+
+def shred_secret(folder: int, name: str, shown: str) -> Trouble | None:
+    """Overwrite a file in an open folder with zeros and remove it; one that is not there is no trouble.
+
+    A disk that writes elsewhere (an SSD), a snapshot or a backup may have the content still. A file that has another
+    name too only loses this one.
+    """
+    try:
+        file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
+        with _descriptor(file):
+            found = os.fstat(file)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                rest = found.st_size
+                while rest > 0:
+                    rest -= os.write(file, bytes(min(rest, 65536)))
+                os.fsync(file)
+        os.unlink(name, dir_fd=folder)
+        os.fsync(folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return _failed("remove", shown, error)
     return None
 
 

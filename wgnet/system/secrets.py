@@ -42,8 +42,8 @@ class SecretFinder:
         if derived and private_key is None and host.next_public_key and plan.manager is not Manager.EXTERNAL:
             diagnostics.report(
                 codes.KEY_IN_USE_UNKNOWN,
-                f"'{host.name}' is between two keys and its private key is not at hand: the preshared keys in its files "
-                "are those of its present one",
+                f"'{host.name}' is between two keys and its private key is not at hand: "
+                "the preshared keys in its files are those of its present one",
                 host.place("next-public-key"),
                 help=(
                     f"run `wgnet render --system` or `wgnet apply` on '{host.name}' itself once it has switched",
