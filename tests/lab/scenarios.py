@@ -66,7 +66,10 @@ class Scenario:
 
 @dataclass
 class Prepared:
-    """A scenario as it is rendered: plans, files and managers by host, and what the example had to leave out."""
+    """A scenario as it is rendered: plans, files and managers by host, and what the example had to leave out.
+
+    `texts` are the topologies that it is rendered from, by file name.
+    """
 
     scenario: Scenario
     fleet: Fleet
@@ -77,6 +80,7 @@ class Prepared:
     files: dict[str, list[Artifact]] = field(default_factory=dict)
     credentials: dict[str, dict[str, str]] = field(default_factory=dict)
     adapted: tuple[str, ...] = ()
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 def modes(suite: str, *, nightly: bool = False) -> tuple[str, ...]:
@@ -190,7 +194,7 @@ def _render(
     names = tuple(
         name for name in fleet.host_names() if managers[name] is not Manager.EXTERNAL and (few is None or name in few)
     )
-    prepared = Prepared(scenario, fleet, names, managers, adapted=tuple(adapted))
+    prepared = Prepared(scenario, fleet, names, managers, adapted=tuple(adapted), texts=dict(texts))
     store = folder / f"{scenario.id}.keys"
     if not store.exists():
         store_of(fleet, store)
