@@ -234,7 +234,8 @@ class NetworkManagerDaemon:
     def update(self, path: str, settings: DbusSettings, *, in_memory: bool = False) -> None:
         """Replace a profile's settings; what is active stays as it is.
 
-        `settings` must hold all secrets, or none, which keeps them all: any that is sent replaces all. With `in_memory` its file goes.
+        `settings` must hold all secrets, or none, which keeps them all: any that is sent replaces all. With `in_memory`
+        the file goes.
         """
         flags = (_IN_MEMORY_ONLY if in_memory else _TO_DISK) | _BLOCK_AUTOCONNECT | _NO_REAPPLY
         self._call(
@@ -346,7 +347,8 @@ class NetworkManagerDaemon:
             time.sleep(0.1)
 
     def _devices(self) -> list[str]:
-        return list(self._get(_PATH, _NAME, "AllDevices"))
+        """Return the paths of devices that are there; AllDevices has those that profiles could make, too."""
+        return list(self._get(_PATH, _NAME, "Devices"))
 
     # --- devices -----------------------------------------------------------------------------------------------------
 
