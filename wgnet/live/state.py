@@ -233,7 +233,7 @@ def parse_rules(text: str, version: int) -> list[PolicyRule]:
 
 
 def _rule(item: Mapping[str, Any], version: int) -> PolicyRule:
-    number = _number(item.get("action", 1), {"lookup": 1, **_TYPES})
+    number = _number(item.get("action", 1), {"lookup": 1, "goto": 2, "nop": 3, **_TYPES})
     action = _ACTION_NAMES.get(number, str(number))
     suppress = item.get("suppress_prefixlength", item.get("suppress_prefixlen"))
     return PolicyRule(
