@@ -35,11 +35,12 @@ _ACCELERATOR = "tcg,thread=multi"
 #: qemu 7.2 leaves nonsense in EFLAGS after cmpxchg16b: kernels from 6.12 on, whose allocator uses it, die of it.
 _PROCESSOR = "qemu64,-cx16"
 _BOOT_LIMIT = 400.0
-#: What hardens a kernel, or looks for its own faults, costs under emulation, and no test is about it.
+#: What hardens a kernel, or looks for its own faults, costs under emulation, and no test is about it. norandmaps
+#: halves all: where each process has its code at other addresses, qemu translates it again for each.
 _KERNEL_LINE = (
     "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet panic=-1 systemd.show_status=false mitigations=off audit=0 lsm="
     " init_on_alloc=0 hardened_usercopy=off randomize_kstack_offset=off kfence.sample_interval=0 nowatchdog"
-    " rcupdate.rcu_expedited=1"
+    " rcupdate.rcu_expedited=1 norandmaps"
 )
 
 
