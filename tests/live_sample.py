@@ -7,7 +7,9 @@ what `wgnet.live.drift` finds between the two is a mistake of `wgnet.live.wanted
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 from example_keys import given_preshared_key, master_secret, private_key
@@ -167,3 +169,84 @@ def _rules(plan: HostPlan, expected: ExpectedState) -> Iterator[PolicyRule]:
 def drift_of(plan: HostPlan, live: LiveState | None = None) -> list[Drift]:
     """Return what the product says of a host."""
     return find_drift(wanted_of(plan), live_of(plan) if live is None else live)
+
+
+# --- as the tools print it -------------------------------------------------------------------------------------------
+
+
+def write_tools(folder: Path, live: LiveState, ruleset: str = '{"nftables": []}') -> None:
+    """Write wg(8), ip(8) and nft(8) that print a state, to be found before the real ones."""
+    folder.mkdir(exist_ok=True)
+    texts = {
+        "dump": "".join(_dump(live)),
+        "links": json.dumps([_as_json(link) for link in live.links.values()]),
+        "tables": json.dumps({"nftables": [{"table": {"name": name}} for name in live.tables or ()]}),
+        "ruleset": ruleset,
+    }
+    for version in (4, 6):
+        routes = [_route_json(each) for each in live.routes if each.destination.version == version]
+        texts[f"routes{version}"] = json.dumps(routes)
+        texts[f"rules{version}"] = json.dumps([_rule_json(each) for each in live.rules if each.version == version])
+    for name, text in texts.items():
+        (folder / f"{name}.txt").write_text(text)
+    for name, script in (
+        ("wg", f"exec cat {folder}/dump.txt"),
+        (
+            "ip",
+            f'case "$*" in *address*) exec cat {folder}/links.txt;; '
+            f"*rule*) exec cat {folder}/rules${{1#-}}.txt;; *) exec cat {folder}/routes${{1#-}}.txt;; esac",
+        ),
+        ("nft", f'case "$*" in *tables*) exec cat {folder}/tables.txt;; *) exec cat {folder}/ruleset.txt;; esac'),
+    ):
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+
+def _dump(live: LiveState) -> Iterator[str]:
+    for name, device in live.devices.items():
+        private = "(none)" if device.private_key is None else device.private_key.reveal()
+        mark = f"{device.firewall_mark:#x}" if device.firewall_mark else "off"
+        yield f"{name}\t{private}\t{device.public_key or '(none)'}\t{device.listen_port}\t{mark}\n"
+        for peer in device.peers.values():
+            words = (
+                peer.public_key,
+                "(none)" if peer.preshared_key is None else peer.preshared_key.reveal(),
+                peer.endpoint or "(none)",
+                ",".join(map(str, peer.allowed_ips)) or "(none)",
+                *map(str, (peer.latest_handshake, peer.received, peer.sent)),
+                str(peer.persistent_keepalive or "off"),
+            )
+            yield "\t".join((name, *words)) + "\n"
+
+
+def _as_json(link: LiveLink) -> dict[str, Any]:
+    return {
+        "ifname": link.name,
+        "flags": ["UP"] if link.up else [],
+        "mtu": link.mtu,
+        "linkinfo": {"info_kind": link.kind},
+        "addr_info": [{"local": str(address.ip), "prefixlen": address.network.prefixlen} for address in link.addresses],
+    }
+
+
+def _route_json(route: Route) -> dict[str, Any]:
+    words = {"dst": str(route.destination), "table": str(route.table), "metric": route.metric}
+    return words | {"dev": route.device, "protocol": str(route.protocol)}
+
+
+def _rule_json(rule: PolicyRule) -> dict[str, Any]:
+    found: dict[str, Any] = {"priority": rule.priority, "protocol": str(rule.protocol)}
+    found["src"] = "all" if rule.source is None else str(rule.source)
+    if rule.action != "lookup":
+        found["action"] = rule.action
+    for key, value in (
+        ("dst", rule.destination),
+        ("table", rule.table),
+        ("iif", rule.incoming_interface),
+        ("fwmark", None if rule.firewall_mark is None else hex(rule.firewall_mark)),
+    ):
+        if value is not None:
+            found[key] = str(value)
+    if rule.suppress_prefix_length is not None:
+        found["suppress_prefixlen"] = rule.suppress_prefix_length
+    return found | ({"not": None} if rule.invert else {})

@@ -197,8 +197,10 @@ def _frame(lines: Sequence[str]) -> str:
     try:
         columns, rows = os.get_terminal_size(1)
     except OSError:
-        columns, rows = 80, 24
-    shown = [escape(line)[: max(columns, 1)] for line in lines]
+        columns, rows = 0, 0
+    # A terminal may not know its size.
+    columns, rows = columns or 80, rows or 24
+    shown = [escape(line)[:columns] for line in lines]
     if len(shown) > rows - 1:
         left = len(shown) - (rows - 2)
         shown = [*shown[: max(rows - 2, 0)], f"... {left:,} more lines"]
