@@ -241,6 +241,22 @@ def _pause(text: str) -> float:
     return seconds
 
 
+def _refresh(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser)
+    _add_common(parser)
+    parser.add_argument("--host", action="append", default=[], metavar="NAME", help="this machine's name")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument(
+        "--for",
+        type=_duration,
+        default=0.0,
+        metavar="TIME",
+        help="while keys are rotated look again every second, for TIME (25s)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="say nothing of peers that cannot be helped")
+    parser.add_argument("--format", choices=("text", "json"), default="text", metavar="FORMAT", help="text or json")
+
+
 def _show(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("host", metavar="HOST", help="the host")
@@ -335,6 +351,7 @@ _COMMANDS: _Commands = {
     "rollback": ("go back to the state before the last apply", _rollback),
     "remove": ("take a network off this machine", _remove),
     "status": ("show this machine's live state beside its topology", _status),
+    "refresh": ("try other endpoints of peers that do not answer, and follow keys that are rotated", _refresh),
     "show": ("show one host's derived plan", _show),
     "diff": ("show what changes between two topologies", _diff),
     "keys": ("make, show, hand out and rotate keys", _keys),
