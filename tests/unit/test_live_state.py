@@ -7,11 +7,15 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from example_keys import EXAMPLES
+from example_trees import examples, read_fleet
 from lab_sample import TEXT
+from live_sample import live_of, write_tools
 
 from wgnet.live.state import (
     LiveDns,
@@ -251,6 +255,46 @@ def test_why_it_cannot_be_read(
     with pytest.raises(LiveError) as caught:
         read_state()
     assert (caught.value.message, caught.value.help) == (message, way_out)
+
+
+def test_a_kernel_without_ipv6_or_nftables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not asked for the one, and what nft(8) says of the other is no failure; a refusal is."""
+    fleet, _ = read_fleet({"office.yaml": (EXAMPLES / "office.yaml").read_text()})
+    live = live_of(fleet.plan_host("laptop"))
+    assert live.tables is not None
+    write_tools(tmp_path / "tools", replace(live, links={}))
+    monkeypatch.setenv("PATH", f"{tmp_path}/tools:/usr/sbin:/usr/bin:/sbin:/bin")
+    assert read_state(["wg0"]).tables == frozenset()
+    (tmp_path / "tools/rules6.txt").unlink()
+    tool(tmp_path / "tools", "nft", "echo 'Error: cache initialization failed: Protocol not supported' >&2; exit 1")
+    monkeypatch.setattr("wgnet.system.live._PARAMETERS", tmp_path / "net")
+    state = read_state(["wg0"])
+    assert (state.tables, state.forwarding) == (None, frozenset())
+    tool(tmp_path / "tools", "nft", "echo 'Operation not permitted (you must be root)' >&2; exit 1")
+    with pytest.raises(LiveError, match="'nft' is not allowed"):
+        read_state(["wg0"])
+
+
+@pytest.mark.parametrize("example", ["office", "exit-node", "site-to-site"])
+def test_a_state_that_tools_print_is_the_same_state(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every host: devices with their keys, links, routes, rules and tables, nothing lost and nothing added."""
+    fleet, _ = read_fleet({path.name: path.read_text() for path in examples()[example]})
+    monkeypatch.setenv("PATH", f"{tmp_path}/tools:/usr/sbin:/usr/bin:/sbin:/bin")
+    # Whatever is there here.
+    monkeypatch.setattr("wgnet.system.live._forwarding", lambda name: frozenset())
+    for host in fleet.host_names():
+        live = live_of(fleet.plan_host(host))
+        write_tools(tmp_path / "tools", live)
+        found = read_state([each.interface for each in fleet.plan_host(host).interfaces])
+        assert (found.devices, found.routes, found.rules, found.tables) == (
+            live.devices,
+            live.routes,
+            live.rules,
+            live.tables,
+        )
+        assert found.links == {name: replace(link, forwarding=frozenset()) for name, link in live.links.items()}
 
 
 def test_a_tool_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

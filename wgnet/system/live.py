@@ -56,7 +56,9 @@ def read_state(names: Collection[str] | None = None) -> LiveState:
 
         dump = ask("wg", "show", "all", "dump")
         links = ask("ip", "-j", "-d", "address", "show")
-        rules = {version: ask("ip", f"-{version}", "-N", "-j", "rule", "show") for version in (4, 6)}
+        # Without IPv6 in the kernel, asking for it is an error.
+        versions = (4, 6) if (_PARAMETERS / "ipv6").is_dir() else (4,)
+        rules = {version: ask("ip", f"-{version}", "-N", "-j", "rule", "show") for version in versions}
         tables = pool.submit(_tables)
         try:
             devices = parse_dump(dump.result())
@@ -64,7 +66,7 @@ def read_state(names: Collection[str] | None = None) -> LiveState:
             asked = [name for name in found if name in (devices if names is None else names)]
             routes = [
                 (version, device, ask("ip", f"-{version}", "-N", "-j", "route", "show", "table", "all", *words))
-                for version in (4, 6)
+                for version in versions
                 for device, words in _filters(asked)
             ]
             dns = pool.submit(_dns, bool(asked))
@@ -72,7 +74,7 @@ def read_state(names: Collection[str] | None = None) -> LiveState:
                 devices=devices,
                 links={name: found[name] for name in asked},
                 routes=frozenset(route for route in _routes(routes) if route.device in asked),
-                rules=frozenset(rule for version in (4, 6) for rule in parse_rules(rules[version].result(), version)),
+                rules=frozenset(rule for version in versions for rule in parse_rules(rules[version].result(), version)),
                 forwarding=_versions("ipv4/ip_forward", "ipv6/conf/all/forwarding"),
                 source_valid_mark=_parameter("ipv4/conf/all/src_valid_mark") == "1",
                 tables=tables.result(),
@@ -120,7 +122,15 @@ def _routes(answers: Sequence[tuple[int, str | None, Future[str]]]) -> Iterator[
 
 
 def _tables() -> frozenset[str] | None:
-    return None if find_program("nft") is None else parse_tables(_run("nft", ["-j", "list", "tables"]))
+    """Return wgnet's tables; None without nft(8), or in a kernel that has no nftables, which nft then says."""
+    if find_program("nft") is None:
+        return None
+    try:
+        return parse_tables(_run("nft", ["-j", "list", "tables"]))
+    except LiveError as error:
+        if error.help is not None:
+            raise
+        return None
 
 
 def _dns(asked: bool) -> dict[str, LiveDns] | None:
