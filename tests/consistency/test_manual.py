@@ -166,6 +166,8 @@ def options_of(parser: argparse.ArgumentParser) -> dict[str, str]:
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction | argparse._SubParsersAction) or action.dest == "files":
             continue
+        if action.help is argparse.SUPPRESS:
+            continue  # for systemd's units, not for people
         taken = "" if action.nargs == 0 else str(action.metavar)
         found[", ".join(action.option_strings) or taken] = taken
     return found

@@ -32,7 +32,7 @@ from wgnet.system.programs import ProgramError, find_program, run_program
 from wgnet.system.secrets import SecretFinder
 from wgnet.system.target import InterfaceTarget, Target, interface_target, keyfile_path
 
-__all__ = ["MachinePlan", "check_machine", "open_bus", "plan_machine"]
+__all__ = ["MachinePlan", "check_machine", "open_bus", "plan_machine", "refuse_root"]
 
 _SYSTEMD_VERSION = re.compile(r"systemd (\d+)")
 
@@ -45,6 +45,15 @@ class MachinePlan:
     plans: tuple[InterfacePlan, ...]
     target: Target
     wanted: tuple[WantedInterface, ...]
+
+
+def refuse_root(context: Context) -> bool:
+    """Say that a running system has no other root, where one is named; return whether one is."""
+    if str(context.root) == "/":
+        return False
+    command = context.options.command
+    context.output.error(f"wgnet {command}: a running system has no --root; `wgnet render --system` has")
+    return True
 
 
 def open_bus(context: Context) -> Bus | None:

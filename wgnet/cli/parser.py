@@ -189,11 +189,11 @@ def _duration(text: str) -> float:
 
 
 def _confirm(parser: argparse.ArgumentParser) -> None:
-    _add_output(parser)
+    _add_common(parser)
 
 
 def _rollback(parser: argparse.ArgumentParser) -> None:
-    _add_output(parser)
+    _add_common(parser)
     # For systemd: by the units that watch over an apply.
     parser.add_argument("--armed", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--boot", action="store_true", help=argparse.SUPPRESS)
@@ -201,19 +201,8 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
 
 def _remove(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", metavar="NETWORK", help="the network's name")
-    _add_output(parser)
+    _add_common(parser)
     _add_change(parser)
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    """Add the common options of commands without a topology."""
-    group = parser.add_argument_group("common options")
-    group.add_argument(
-        "--diagnostics", choices=FORMATS, default="full", metavar="FORMAT", help="how: full, concise, json or github"
-    )
-    group.add_argument(
-        "--color", choices=_COLORS, default=argparse.SUPPRESS, metavar="WHEN", help="auto, always or never"
-    )
 
 
 def _status(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
-from wgnet.cli.machine import MachinePlan, check_machine, open_bus, plan_machine
+from wgnet.cli.machine import MachinePlan, check_machine, open_bus, plan_machine, refuse_root
 from wgnet.cli.terminal import is_terminal
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import quote_names
@@ -21,8 +21,7 @@ _PAUSE_S = 0.3
 
 def run(context: Context) -> int:
     """Apply as the options say."""
-    if str(context.root) != "/":
-        context.output.error("wgnet apply: a running system has no --root; `wgnet render --system` has")
+    if refuse_root(context):
         return EXIT_USAGE
     # When the last topology is gone, what it left is to go too.
     fleet = context.read_fleet(required=bool(context.files))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, Context
+from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
+from wgnet.cli.machine import refuse_root
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import system_reason
 from wgnet.system.dbus import Bus, DBusError
@@ -12,6 +13,8 @@ from wgnet.system.profiles import Profiles
 
 def run(context: Context) -> int:
     """Keep what waits."""
+    if refuse_root(context):
+        return EXIT_USAGE
     return settle(context)
 
 

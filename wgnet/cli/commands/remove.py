@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wgnet.cli.commands.apply import apply_plan
 from wgnet.cli.context import EXIT_NOT_STARTED, EXIT_USAGE, Context
-from wgnet.cli.machine import MachinePlan, check_machine, open_bus
+from wgnet.cli.machine import MachinePlan, check_machine, open_bus, refuse_root
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import quote_names
 from wgnet.system.install import read_manifest
@@ -16,8 +16,7 @@ from wgnet.system.target import Target
 def run(context: Context) -> int:
     """Remove a network's links, files and connections."""
     network = context.options.network
-    if str(context.root) != "/":
-        context.output.error("wgnet remove: a running system has no --root; `wgnet render --system` has")
+    if refuse_root(context):
         return EXIT_USAGE
     manifest = read_manifest(context.root, runtime=False, diagnostics=context.diagnostics)
     if manifest is None:

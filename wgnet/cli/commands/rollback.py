@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, Context
-from wgnet.cli.machine import open_bus
+from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
+from wgnet.cli.machine import open_bus, refuse_root
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import system_reason
 from wgnet.system.apply import LIMIT_S, Outcome, put_back, put_back_files
@@ -16,6 +16,8 @@ _PATIENCE_S = 10.0
 def run(context: Context) -> int:
     """Go back. systemd runs it with `--armed` where an apply did not end well, and with `--boot` before the network."""
     options = context.options
+    if refuse_root(context):
+        return EXIT_USAGE
     guard = Guard(context.root)
     patience = LIMIT_S if options.armed else _PATIENCE_S
     try:
