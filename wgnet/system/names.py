@@ -207,7 +207,7 @@ def _is_routable(endpoint: str, mark: int) -> bool:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as stream:
             _set_mark(stream, mark)
             stream.connect((address, int(port)))
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return False
     return True
 
