@@ -37,6 +37,7 @@ def keys_in(folder: Path) -> list[str]:
 
 def runner(place: str, work: Path) -> Callable[..., int]:
     """Return what runs `wgnet keys` with words, quietly."""
+    options: tuple[str | Path, ...]
     if place == "store":
         options = ("--keys", work / "keys", "-f", work / "office.yaml")
     else:

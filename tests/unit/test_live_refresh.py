@@ -9,6 +9,7 @@ from helpers import plan_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wgnet.live.changes import PeerChange
 from wgnet.live.device import LiveDevice, LivePeer
 from wgnet.live.refresh import (
     PATIENCE_S,
@@ -156,7 +157,7 @@ def test_one_run_after_the_other_tries_one_endpoint_after_the_other_and_begins_a
         if done:
             (each,) = done
             assert (each.what, each.change.public_key, each.before) == ("endpoint", A, live.endpoint)
-            assert each.change.allowed_ips is each.change.preshared_key is each.change.persistent_keepalive is None
+            assert each.change == PeerChange(name="many", public_key=A, endpoint=each.after)
             tried.append(each.after)
             live = replace(live, endpoint=each.after)
         now += 30

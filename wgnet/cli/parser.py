@@ -380,7 +380,9 @@ def build_parser(arguments: Sequence[str] | None = None) -> argparse.ArgumentPar
 
 
 def _subparser(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+    commands: argparse._SubParsersAction[argparse.ArgumentParser] | argparse._SubParsersAction[_AnyOrder],
+    name: str,
+    summary: str,
 ) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,
