@@ -1,0 +1,196 @@
+"""The state folder of apply: what is armed, who may change the machine, and what systemd is told to do about it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from wgnet.cli.commands import confirm
+from wgnet.cli.context import Context
+from wgnet.cli.parser import build_parser
+from wgnet.diagnostics import codes
+from wgnet.managers.artifact import Artifact
+from wgnet.syntax.spec import Manager
+from wgnet.system import guard as guard_module
+from wgnet.system.guard import Guard
+from wgnet.system.programs import ProgramError
+from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot
+
+SECRET = "cGluZyBwb25nIHBpbmcgcG9uZyBwaW5nIHBvbmcgcGk="
+
+
+def snapshot() -> Snapshot:
+    return Snapshot(
+        artifacts=(Artifact(path="/etc/wgnet/a.key", network="a", content=SECRET.encode(), mode=0o600, secret=True),),
+        dump="",
+        mtus={"wg0": 1420},
+        owned={"wg0": Owned(network="a", manager=Manager.NETWORKD)},
+        made={"wg1": Owned(network="a", manager=Manager.NETWORKMANAGER, uuid="u")},
+        configured={"wg0": {"A=": None}},
+        replaced={"wg0": {"A=": "192.0.2.1:1"}},
+        parameters={"net/ipv4/ip_forward": "0"},
+        profiles={"u": None},
+    )
+
+
+@pytest.fixture
+def units(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What systemd-run and systemctl are called with, which are not run."""
+    called: list[list[str]] = []
+
+    def run(name: str, arguments: list[str], **_: object) -> str:
+        called.append([name, *arguments])
+        return ""
+
+    monkeypatch.setattr(guard_module, "run_program", run)
+    return called
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    return tmp_path
+
+
+def test_a_snapshot_comes_back_as_it_was() -> None:
+    assert Snapshot.from_json(snapshot().to_json()) == snapshot()
+    # Nothing that prints it prints what is in it.
+    assert SECRET not in repr(snapshot())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 2}', "null"])
+def test_a_damaged_snapshot_is_refused(text: str) -> None:
+    with pytest.raises(BadSnapshotError):
+        Snapshot.from_json(text)
+
+
+def test_arming_keeps_the_state_for_root_alone_and_has_systemd_watch(root: Path, units: list[list[str]]) -> None:
+    guard = Guard(root)
+    with guard.locked() as alone:
+        assert alone
+        guard.arm(snapshot(), limit=300)
+        armed = guard.armed()
+        assert armed is not None
+        # Given up in the middle, it is to be rolled back.
+        assert armed.is_due
+        assert guard.snapshot() == snapshot()
+    folder = root / "var/lib/wgnet/apply"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == dict.fromkeys(
+        ("armed", "lock", "snapshot.json"), 0o600
+    )
+    [started] = [call for call in units if call[0] == "systemd-run"]
+    assert "--unit=wgnet-guard" in started
+    assert f"--pid={os.getpid()}" in started
+    assert any(word.startswith("--property=ExecStopPost=-/bin/sh -c ") and "--armed" in word for word in started)
+    boot = (root / "etc/systemd/system/wgnet-rollback.service").read_text()
+    assert "rollback --boot" in boot
+    assert "Before=systemd-sysctl.service systemd-networkd.service NetworkManager.service network-pre.target" in boot
+    assert (root / "etc/systemd/system/sysinit.target.wants/wgnet-rollback.service").is_symlink()
+    assert SECRET not in json.dumps(units)
+
+
+def test_disarming_leaves_nothing_but_what_to_go_back_to(root: Path, units: list[list[str]]) -> None:
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
+        guard.disarm()
+        assert guard.armed() is None
+        assert guard.has_snapshot()
+        guard.forget()
+        assert guard.snapshot() is None
+    assert not list(root.glob("etc/systemd/system/**/wgnet-*"))
+    # Without waiting, for this may run in the unit that it stops.
+    assert ["systemctl", "--no-block", "stop", "wgnet-confirm.timer", "wgnet-guard.service"] in units
+
+
+def test_what_waits_is_due_when_its_time_is_over(root: Path, units: list[list[str]]) -> None:
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
+        guard.wait(0.3)
+        armed = guard.armed()
+        assert armed is not None
+        assert not armed.is_due
+        assert 0 < armed.left <= 0.3
+        time.sleep(0.35)
+        assert armed.is_due
+        assert armed.left == 0
+    assert any("--on-active=0.3s" in call for call in units)
+
+
+def test_arming_that_fails_leaves_nothing_armed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, arguments: list[str], **_: object) -> str:
+        raise ProgramError(f"'{name}' failed")
+
+    monkeypatch.setattr(guard_module, "run_program", refuse)
+    guard = Guard(root)
+    with guard.locked(), pytest.raises(ProgramError):
+        guard.arm(snapshot(), limit=300)
+    assert guard.armed() is None
+    assert not list(root.glob("etc/systemd/system/**/wgnet-*"))
+
+
+def _hold(root: Path, held: object, go_on: object) -> None:
+    with Guard(root).locked() as alone:
+        assert alone
+        held.set()  # type: ignore[attr-defined]
+        go_on.wait(10)  # type: ignore[attr-defined]
+
+
+def test_there_is_one_at_a_time(root: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held, go_on = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(root, held, go_on))
+    other.start()
+    assert held.wait(10)
+    with Guard(root).locked() as alone:
+        assert not alone
+    go_on.set()
+    other.join()
+    assert other.exitcode == 0
+    with Guard(root).locked() as alone:
+        assert alone
+
+
+# --- confirm ---------------------------------------------------------------------------------------------------------
+
+
+def context_of(root: Path) -> Context:
+    arguments = ["confirm", "--root", str(root)]
+    return Context.of(build_parser(arguments).parse_args(arguments))
+
+
+def test_confirming_keeps_what_waits(
+    root: Path, units: list[list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={root}/no-bus")
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
+        guard.wait(60)
+    context = context_of(root)
+    assert confirm.settle(context) == 0
+    assert guard.armed() is None
+    assert capsys.readouterr().out == "confirmed\n"
+    again = context_of(root)
+    assert confirm.settle(again) == 6
+    [told] = again.diagnostics.items
+    assert told.code is codes.NOTHING_TO_SETTLE
+
+
+def test_what_was_given_up_in_the_middle_cannot_be_confirmed(root: Path, units: list[list[str]]) -> None:
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
+    context = context_of(root)
+    assert confirm.settle(context) == 6
+    assert guard.armed() is not None
+    [told] = context.diagnostics.items
+    assert told.code is codes.NOTHING_TO_SETTLE
