@@ -87,15 +87,16 @@ def test_addresses_and_routes_change_and_come_back_under_way(running: Running) -
     assert len(said["costs"]) == 1
     assert "preshared keys" in said["costs"][0]
     assert _keys(running) == before
-    _within(running, f"ip address show dev {_INTERFACE} | grep -q 10.80.0.77")
-    _within(running, f"ip route show 10.123.0.0/16 | grep -q {_INTERFACE}")
+    _within(running, f"ip address show dev {_INTERFACE} | grep 10.80.0.77 >/dev/null")
+    _within(running, f"ip route show 10.123.0.0/16 | grep {_INTERFACE} >/dev/null")
     assert _drive(running, "restore")["settled"] == 1
     assert _keys(running) == before
-    _within(running, f"! ip address show dev {_INTERFACE} | grep -q 10.80.0.77")
-    _within(running, "! ip route show 10.123.0.0/16 | grep -q .")
+    _within(running, f"! ip address show dev {_INTERFACE} | grep 10.80.0.77 >/dev/null")
+    _within(running, "! ip route show 10.123.0.0/16 | grep . >/dev/null")
 
 
 def _within(running: Running, condition: str) -> None:
+    """Wait until a condition holds; `grep` in it reads to the end, for scripts run with `pipefail`."""
     running.network.run(_HUB, f"for i in $(seq 150); do if {condition}; then exit 0; fi; sleep 0.2; done; exit 1")
 
 
@@ -115,8 +116,8 @@ def test_networkmanager_goes_back_by_itself_when_nobody_keeps_the_change(running
     said = _drive(running, "guard 10.80.0.78")
     assert said["left"] == []
     # NetworkManager answers before it has set the address.
-    _within(running, f"ip address show dev {_INTERFACE} | grep -q 10.80.0.78")
-    _within(running, f"! ip address show dev {_INTERFACE} | grep -q 10.80.0.78")
+    _within(running, f"ip address show dev {_INTERFACE} | grep 10.80.0.78 >/dev/null")
+    _within(running, f"! ip address show dev {_INTERFACE} | grep 10.80.0.78 >/dev/null")
     settle(running.network, running.managers, [_HUB])
     assert _drive(running, "same")["changes"] == []
 
