@@ -90,28 +90,30 @@ class Machine:
         log = logs / "console.log"
         processors = processors or int(os.environ.get("WGNET_LAB_CPUS", "1"))
         accelerator = os.environ.get("WGNET_LAB_ACCEL", _ACCELERATOR)
-        self._process = subprocess.Popen(
-            [
-                "qemu-system-x86_64",
-                *("-machine", "q35", "-accel", accelerator),
-                *("-cpu", "host" if accelerator.startswith("kvm") else _PROCESSOR),
-                *("-m", str(memory), "-smp", str(processors)),
-                *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
-                *("-device", "virtio-rng-pci"),
-                *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", _KERNEL_LINE),
-                *("-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on,cache=unsafe"),
-                *("-chardev", f"socket,id=console,path={self._console},server=on,wait=off,logfile={log}"),
-                *("-serial", "chardev:console"),
-                *("-device", "virtio-serial-pci"),
-                *("-chardev", f"socket,id=agent,fd={theirs.fileno()}"),
-                *("-device", "virtserialport,chardev=agent,name=org.wgnet.lab"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=(logs / "qemu.log").open("w"),
-            stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-        )
+        command = [
+            "qemu-system-x86_64",
+            *("-machine", "q35", "-accel", accelerator),
+            *("-cpu", "host" if accelerator.startswith("kvm") else _PROCESSOR),
+            *("-m", str(memory), "-smp", str(processors)),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
+            *("-device", "virtio-rng-pci"),
+            *("-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", _KERNEL_LINE),
+            *("-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on,cache=unsafe"),
+            *("-chardev", f"socket,id=console,path={self._console},server=on,wait=off,logfile={log}"),
+            *("-serial", "chardev:console"),
+            *("-device", "virtio-serial-pci"),
+            *("-chardev", f"socket,id=agent,fd={theirs.fileno()}"),
+            *("-device", "virtserialport,chardev=agent,name=org.wgnet.lab"),
+        ]
+        with (logs / "qemu.log").open("w") as said_by_qemu:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=said_by_qemu,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
         theirs.close()
         self._port = ours
         hello: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
@@ -168,8 +170,8 @@ class Machine:
             ]
         return [future.result() for future in futures]
 
-    def put(self, files: Iterable[File], *, node: str | None = None, root: str = "/") -> None:
-        """Write files below `root`, with their owners and modes, parents made as needed."""
+    def put(self, files: Iterable[File], *, node: str | None = None, root: str = "/", first: str = "") -> None:
+        """Write files below `root`, with their owners and modes, parents made as needed, after a script `first`."""
         packed = io.BytesIO()
         folders: set[str] = set()
         with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -189,9 +191,8 @@ class Machine:
                 else:
                     entry.size = len(file.content)
                     archive.addfile(entry, io.BytesIO(file.content))
-        script = (
-            f"base64 -d | tar -x -p --same-owner --no-overwrite-dir --keep-directory-symlink -C {shlex.quote(root)}"
-        )
+        unpack = f"tar -x -p --same-owner --no-overwrite-dir --keep-directory-symlink -C {shlex.quote(root)}"
+        script = f"{first}\nbase64 -d | {unpack}"
         self.run(script, node=node, given=base64.b64encode(packed.getvalue()).decode())
 
     def console(self, lines: int = 40) -> str:

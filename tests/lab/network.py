@@ -59,7 +59,7 @@ class Network:
         """
         folder = f"{HOSTS}/{host}"
         machine_id = hashlib.sha256(host.encode()).hexdigest()[:32]
-        self.machine.run(
+        making = (
             f"mkdir -p {folder}/upper {folder}/work {folder}/root\n"
             f"mount -t overlay lab-{host} -o lowerdir=/,upperdir={folder}/upper,workdir={folder}/work {folder}/root\n"
             f"cp -a {ENABLEMENT}/{enabled}/. {folder}/root/\n"
@@ -72,13 +72,14 @@ class Network:
             File(f"/etc/systemd/system/multi-user.target.wants/{unit}", b"", target=f"/lib/systemd/system/{source}")
             for unit, source in units.items()
         ]
-        self.machine.put([*files, *more], root=f"{folder}/root")
+        self.machine.put([*files, *more], root=f"{folder}/root", first=making)
 
     def boot(self, hosts: Sequence[str], credentials: Mapping[str, Mapping[str, str]] = {}) -> list[str]:
         """Boot hosts from their disks, side by side, and wait until systemd says that it is done.
 
         `credentials` are systemd's, by host and name. Returns what is not as it should be: the units that failed.
         """
+        starting = []
         for host in hosts:
             moving = [f"link set {port.name} netns host-{host}" for port in self.world.nodes[host].ports]
             given = credentials.get(host, {})
@@ -93,22 +94,20 @@ class Network:
                 *("--setenv=SYSTEMD_SECCOMP=0", "--"),
                 *("systemd-nspawn", "--quiet", "--keep-unit", "--register=no", "--boot", "--console=read-only"),
                 # Without BPF, as in most containers: networkd's watch on sysctls alone takes two seconds to load here.
-                *(
-                    "--capability=all",
-                    "--drop-capability=CAP_BPF",
-                    f"--machine=boot{next(_BOOTS)}",
-                    f"--hostname={host}",
-                    f"--directory={HOSTS}/{host}/root",
-                ),
+                *("--capability=all", "--drop-capability=CAP_BPF"),
+                *(f"--machine=boot{next(_BOOTS)}", f"--hostname={host}", f"--directory={HOSTS}/{host}/root"),
                 # nspawn itself would wait for udev to have looked at each port that it is to take.
                 f"--network-namespace-path=/run/netns/host-{host}",
                 *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
                 *(f"--load-credential={name}:{HOSTS}/{host}/{name}" for name in given),
             ]
             batch = "\n".join((f"netns add host-{host}", *moving))
-            self.machine.run(f"{ports_script(self.world, host)}\nip -batch - <<'E'\n{batch}\nE\n{shlex.join(command)}")
+            starting.append(f"{ports_script(self.world, host)}\nip -batch - <<'E'\n{batch}\nE\n{shlex.join(command)}")
+        self.machine.run("\n".join(starting), timeout=_BOOT_LIMIT)
         waiting = (
-            "until [ -e /run/systemd/private ]; do sleep 0.1; done\n"
+            # Nothing ever comes there: it sleeps without a process.
+            "exec 9<> <(:)\n"
+            "until [ -e /run/systemd/private ]; do read -rt 0.2 -u 9 || true; done\n"
             "state=$(systemctl is-system-running --wait) || true\n"
             '[ "$state" = running ] || { echo "$state:"; systemctl --failed --plain --no-legend; }'
         )
