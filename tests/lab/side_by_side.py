@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from lab.corpus import GATEWAYS, MANAGERS, NAMES, NARROW, UNDERLAY, Entry, render_under
 from lab.machine import File, Machine
 from lab.network import Network
-from lab.state import READ, LiveState, parse_state
+from lab.state import READ, LiveState, StateError, parse_state
 from lab.wiring import underlay_files
 from lab.world import Node, Port, Wire, World
 from wgnet.syntax.spec import Manager
@@ -232,4 +232,7 @@ def _states(entries: Sequence[Entry], text: str, said: str) -> Iterator[tuple[st
         if failed:
             yield entry.name, CorpusError(message)
         else:
-            yield entry.name, parse_state(body, [entry.interface])
+            try:
+                yield entry.name, parse_state(body, [entry.interface])
+            except StateError as error:
+                yield entry.name, CorpusError(str(error))
