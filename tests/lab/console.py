@@ -21,7 +21,7 @@ ENTER = """\
 # enter NODE [COMMAND...]: run a shell or a command on a host or another node of the lab's world.
 folder=/sys/fs/cgroup/system.slice
 if [ $# = 0 ]; then
-    echo "hosts: $(cd $folder && echo lab-*.service/supervisor | sed 's,lab-,,g; s,.service/supervisor,,g')"
+    echo "hosts: $(cd $folder; echo lab-*.service/supervisor | sed 's,^lab-,,; s, lab-, ,g; s,.service/supervisor,,g')"
     echo "others: $(ip netns list | sed 's/ .*//' | grep -v '^host-' | tr '\\n' ' ')"
     exit
 fi
