@@ -26,8 +26,8 @@ done
 printf '\n$ wg show\n'; wg show
 printf '\n$ journalctl\n'; journalctl --boot --no-pager --output=short-monotonic
 """
-#: The module that every suite runs every day.
-_EVERY_DAY = "test_bring_up"
+#: The modules that every suite runs every day.
+_EVERY_DAY = ("test_bring_up", "test_apply")
 _LAB = pytest.StashKey["Lab"]()
 
 
@@ -61,6 +61,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pairs = [(suite, mode) for suite in suites for mode in modes(suite, nightly=nightly)]
         named = [pytest.param(suite, mode, id=f"{suite}-{mode}") for suite, mode in pairs]
         metafunc.parametrize(("suite", "mode"), named, scope="session")
+    elif {"suite", "manager"} <= {*metafunc.fixturenames}:
+        both = [(suite, manager) for suite in suites for manager in ("networkd", "networkmanager")]
+        named = [pytest.param(suite, manager, id=f"{suite}-{manager}") for suite, manager in both]
+        metafunc.parametrize(("suite", "manager"), named, scope="session")
     elif "suite" in metafunc.fixturenames:
         metafunc.parametrize("suite", suites, scope="session")
 
@@ -88,7 +92,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         spared = [
             item
             for item in ours
-            if (place(item)[0] == newest and item.path.stem != _EVERY_DAY)
+            if (place(item)[0] == newest and item.path.stem not in _EVERY_DAY)
             or any(not any(name in item.name for name in mark.args) for mark in item.iter_markers("every_day"))
         ]
         if spared:

@@ -112,6 +112,13 @@ def prepare(scenario: Scenario, folder: Path, edit: Callable[[dict[str, Any]], N
     return found[0]
 
 
+def prepare_texts(
+    data: Mapping[str, Any], scenario: Scenario, folder: Path, managers: Mapping[str, Manager]
+) -> Prepared:
+    """Render hosts of a test's own topologies, by file name; `folder` takes the key store."""
+    return _prepare(data, scenario, folder, dict(managers))
+
+
 def _prepare(data: Mapping[str, Any], scenario: Scenario, folder: Path, managers: dict[str, Manager]) -> Prepared:
     """Render with these managers, and where one cannot express a host of mixed ones, with the rarer of the others."""
     adapted: list[str] = []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wgnet.keys.types import PresharedKey, PrivateKey
 from wgnet.live.changes import DeviceChange, PeerChange, device_change, follow_rotation, restored_device
-from wgnet.live.configured import endpoints_of_netdev
+from wgnet.live.configured import endpoints_of_netdev, metrics_of_network, names_of_netdev
 from wgnet.live.costs import device_costs
 from wgnet.live.device import DeviceSettings, LiveDevice, LivePeer, PeerSettings
 from wgnet.syntax.spec import Prefix
@@ -198,6 +198,16 @@ def test_endpoints_are_read_from_a_netdev() -> None:
     )
     assert endpoints_of_netdev(text) == {"A=": "a.example:51820", "B=": None}
     assert endpoints_of_netdev("") == {}
+    assert names_of_netdev(text) == {"A=": "a", "B=": "b"}
+
+
+def test_metrics_are_read_from_a_network() -> None:
+    text = (
+        "[Match]\nName=wg0\n\n[Address]\nAddress=10.80.0.1/24\nRouteMetric=2000\n\n[Address]\nAddress=fd42:80::1/128\n"
+        "\n[Route]\nDestination=10.0.0.0/8\nMetric=7\n"
+    )
+    assert metrics_of_network(text) == {"10.80.0.1/24": 2000}
+    assert metrics_of_network("") == {}
 
 
 def test_costs_are_those_of_identity_alone() -> None:

@@ -158,6 +158,16 @@ def test_a_state_that_is_not_as_planned_is_put_back_and_named(world: World, tmp_
     assert "missing peer bob" in told.message
 
 
+def test_a_name_without_address_is_no_reason_to_go_back(world: World, tmp_path: Path) -> None:
+    named = Drift(interface="wg0", aspect="endpoint", subject="bob", expected="bob.example:51820", found=None)
+    world.drift = [[DRIFT, named], [named]]
+    assert application(tmp_path).run() is Outcome.DONE
+    for expected in ("192.0.2.1:51820", "[2001:db8::1]:51820"):
+        numeric = Drift(interface="wg0", aspect="endpoint", subject="bob", expected=expected, found=None)
+        world.drift = [[numeric]]
+        assert application(tmp_path).run() is Outcome.PUT_BACK
+
+
 def test_what_cannot_be_put_back_stays_armed(world: World, tmp_path: Path) -> None:
     world.step = raising(OSError(28, "No space left on device", "/etc/x"))
     world.back = lambda: ["'wg0' differs"]

@@ -1,25 +1,57 @@
-"""What a file of systemd-networkd says of its peers' endpoints.
+"""What files of systemd-networkd say that the kernel alone does not tell.
 
-Stage: live. Input: the text of a .netdev as wgnet writes it; output: endpoints by public key. A live endpoint may be
-where a peer roamed to, so only the file tells whether what is configured has changed. Opens nothing.
+Stage: live. Input: the text of a .netdev or .network as wgnet writes it; output: endpoints by public key, since a live
+one may be where a peer roamed to; names of peers; metrics of addresses. Opens nothing.
 """
 
 from __future__ import annotations
 
-__all__ = ["endpoints_of_netdev"]
+from collections.abc import Iterator
+
+__all__ = ["endpoints_of_netdev", "metrics_of_network", "names_of_netdev"]
+
+#: A section: its name, its comments, its keys.
+_Section = tuple[str, list[str], dict[str, str]]
+
+
+def _sections(text: str) -> Iterator[_Section]:
+    name = ""
+    comments: list[str] = []
+    keys: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("["):
+            yield name, comments, keys
+            name, comments, keys = line.strip("[]"), [], {}
+        elif line.startswith("#"):
+            comments.append(line.removeprefix("#").strip())
+        elif "=" in line:
+            key, _, value = line.partition("=")
+            keys[key] = value
+    yield name, comments, keys
 
 
 def endpoints_of_netdev(text: str) -> dict[str, str | None]:
     """Return each peer's `Endpoint=`, None where it has none."""
-    found: dict[str, str | None] = {}
-    section: dict[str, str] = {}
-    for line in (*text.splitlines(), "["):
-        if line.startswith("["):
-            if "PublicKey" in section:
-                found[section["PublicKey"]] = section.get("Endpoint")
-            section = {}
-        elif not line.startswith(("#", ";")):
-            key, equals, value = line.partition("=")
-            if equals:
-                section[key.strip()] = value.strip()
-    return found
+    return {
+        keys["PublicKey"]: keys.get("Endpoint")
+        for name, _, keys in _sections(text)
+        if name == "WireGuardPeer" and "PublicKey" in keys
+    }
+
+
+def names_of_netdev(text: str) -> dict[str, str]:
+    """Return each peer's name, which stands as a comment in its section, by its public key."""
+    return {
+        keys["PublicKey"]: comments[0]
+        for name, comments, keys in _sections(text)
+        if name == "WireGuardPeer" and "PublicKey" in keys and comments
+    }
+
+
+def metrics_of_network(text: str) -> dict[str, int]:
+    """Return the `RouteMetric=` of each `Address=` that has one."""
+    return {
+        keys["Address"]: int(keys["RouteMetric"])
+        for name, _, keys in _sections(text)
+        if name == "Address" and keys.get("RouteMetric", "").isdigit() and "Address" in keys
+    }

@@ -8,14 +8,12 @@ back. Must not know the command line.
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import signal
+import ipaddress
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -28,12 +26,13 @@ from wgnet.system.converge import Converger, NotWrittenError
 from wgnet.system.dbus import Bus, DBusError
 from wgnet.system.guard import Guard
 from wgnet.system.install import compare_system, read_manifest, write_system
+from wgnet.system.interrupts import InterruptedApplyError, signals_as_errors, signals_ignored
 from wgnet.system.links import link_exists
 from wgnet.system.live import LiveError, read_state
 from wgnet.system.manifest import Manifest
 from wgnet.system.networkd import netdev_path
-from wgnet.system.outcome import WriteReport
 from wgnet.system.nm import NmError
+from wgnet.system.outcome import WriteReport
 from wgnet.system.profiles import Profiles, ReportedError
 from wgnet.system.programs import ProgramError
 from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot, owned_interfaces, standing_artifacts, take_snapshot
@@ -60,10 +59,6 @@ class Outcome(enum.Enum):
     PUT_BACK = 4
     BROKEN = 5
     NOT_STARTED = 6
-
-
-class InterruptedApplyError(Exception):
-    """A signal asked the run to end."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,7 +133,7 @@ class Application:
         if manifest is None:
             return None
         owned = {**owned_interfaces(manifest), **profiles.owned()}
-        if self._foreign(owned, manifest):
+        if self._foreign(owned):
             return None
         report = compare_system(
             self.root,
@@ -201,7 +196,7 @@ class Application:
         mine = [name for name, each in owned.items() if networks is None or each.network in networks]
         return [name for name in mine if name not in made or made[name].manager is not owned[name].manager]
 
-    def _foreign(self, owned: Mapping[str, Owned], manifest: Manifest) -> bool:
+    def _foreign(self, owned: Mapping[str, Owned]) -> bool:
         """Report interfaces that are somebody else's."""
         found = False
         for each in self.target.interfaces:
@@ -222,13 +217,15 @@ class Application:
         return found
 
     def _drift(self) -> list[Drift]:
-        return find_drift(self.wanted, read_state([each.name for each in self.wanted]))
+        found = find_drift(self.wanted, read_state([each.name for each in self.wanted]))
+        # A name that has no address now is no reason to go back: `wgnet refresh` asks again.
+        return [each for each in found if each.aspect != "endpoint" or _is_numeric(each.expected)]
 
     # --- the change itself -------------------------------------------------------------------------------------------
 
     def _change(self, guard: Guard, profiles: Profiles, snapshot: Snapshot, confirm: float | None) -> Outcome:
         try:
-            with _signals_as_errors():
+            with signals_as_errors():
                 converger = Converger(
                     bus=self.bus,
                     target=self.target,
@@ -277,6 +274,15 @@ class Application:
         _report_failure(error, code, after, self.diagnostics)
 
 
+def _is_numeric(endpoint: str | None) -> bool:
+    """Return whether an endpoint is an address with a port, and not a name."""
+    try:
+        ipaddress.ip_address((endpoint or "").rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
 def _report_failure(error: Exception, code: codes.Code, after: str, diagnostics: Diagnostics) -> None:
     if isinstance(error, NotWrittenError | ReportedError):
         return  # reported where it struck
@@ -301,24 +307,6 @@ def _until_none(look: Callable[[], list[Drift]]) -> list[Drift]:
         time.sleep(_PAUSE_S)
 
 
-@contextlib.contextmanager
-def _signals_as_errors() -> Iterator[None]:
-    """Let what would end the process end the block with an error, once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise InterruptedApplyError
-
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {each: signal.signal(each, stop) for each in wanted}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
 # --- the way back ----------------------------------------------------------------------------------------------------
 
 
@@ -332,7 +320,7 @@ def put_back(guard: Guard, bus: Bus, diagnostics: Diagnostics, root: Path = Path
         if snapshot is None:
             diagnostics.report(codes.NOT_PUT_BACK, "the state before the last change is not there any more")
             return Outcome.BROKEN
-        with _signals_ignored():
+        with signals_ignored():
             differences = _restore(snapshot, bus, diagnostics, root)
     except (*_FAILURES, BadSnapshotError) as error:
         _report_failure(error, codes.NOT_PUT_BACK, "the machine may be between the old state and the new", diagnostics)
@@ -343,17 +331,6 @@ def put_back(guard: Guard, bus: Bus, diagnostics: Diagnostics, root: Path = Path
     guard.disarm()
     guard.forget()
     return Outcome.DONE
-
-
-@contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {each: signal.signal(each, signal.SIG_IGN) for each in wanted}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path) -> list[str]:

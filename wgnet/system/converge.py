@@ -1,8 +1,8 @@
 """The machine, step by step, from whatever it is to a target.
 
-Stage: system. Input: a `Target`, and which interfaces were wgnet's before; output: the machine, changed. Each step looks
-at what is there and does what is missing, so a run after one that was killed anywhere goes on to the end. What is right
-already is not touched, above all the sessions of peers that stay as they are. Must not verify, or put anything back.
+Stage: system. Input: a `Target`, and which interfaces were wgnet's before; output: the machine, changed. Each step
+looks at what is there and does what is missing, so a run after one that was killed anywhere goes on to the end. What is
+right already is not touched, above all the sessions of peers that stay. Must not verify, or put anything back.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.changes import DeviceChange, device_change
+from wgnet.live.configured import metrics_of_network
 from wgnet.live.device import LiveDevice
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system.dbus import Bus
 from wgnet.system.install import write_system
-from wgnet.system.links import delete_link, link_exists, mtu_of, set_mtu
+from wgnet.system.links import delete_link, link_exists, mtu_of, set_metrics, set_mtu
 from wgnet.system.networkd import Networkd, netdev_path
 from wgnet.system.outcome import WriteReport
 from wgnet.system.programs import ProgramError, run_program
@@ -86,6 +87,7 @@ class Converger:
             delete_link(name)
         self._await_links()
         self._set_mtus()
+        self._set_metrics()
         return report
 
     def _gone(self) -> Iterator[tuple[str, Owned]]:
@@ -136,6 +138,14 @@ class Converger:
         for each in self.target.of(Manager.NETWORKD):
             if mtu_of(each.name) not in (None, each.mtu):
                 set_mtu(each.name, each.mtu)
+
+    def _set_metrics(self) -> None:
+        """Set the metrics of addresses that stay: networkd takes an address with another metric for the same."""
+        wanted = {artifact.path: artifact.content for artifact in self.target.artifacts}
+        for each in self.target.of(Manager.NETWORKD):
+            content = wanted.get(f"/{netdev_path(each.name).removesuffix('.netdev')}.network", b"")
+            if link_exists(each.name):
+                set_metrics(each.name, metrics_of_network(content.decode(errors="replace")))
 
     # --- files, units, kernel parameters -----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Network interfaces of this host: whether they are there, their MTU, and their end.
+"""Network interfaces of this host: whether they are there, their MTU, the metrics of their addresses, and their end.
 
 Stage: system. Must not make an interface: that is the managers' part.
 """
@@ -6,12 +6,14 @@ Stage: system. Must not make an interface: that is the managers' part.
 from __future__ import annotations
 
 import fcntl
+import json
 import socket
 import struct
+from collections.abc import Mapping
 
-from wgnet.system.programs import run_program
+from wgnet.system.programs import ProgramError, run_program
 
-__all__ = ["delete_link", "link_exists", "mtu_of", "set_mtu"]
+__all__ = ["delete_link", "link_exists", "mtu_of", "set_metrics", "set_mtu"]
 
 #: linux/sockios.h
 _SIOCGIFMTU = 0x8921
@@ -47,3 +49,24 @@ def mtu_of(name: str) -> int | None:
             return None
     mtu: int = struct.unpack("16si", answer[:20])[1]
     return mtu
+
+
+def set_metrics(name: str, metrics: Mapping[str, int]) -> None:
+    """Give addresses that an interface has, as `ADDRESS/LENGTH`, the metrics of their prefixes' routes.
+
+    Addresses that it has not are left to the manager. Raises `ProgramError`.
+    """
+    text = run_program("ip", ["-j", "address", "show", "dev", name], missing="iproute2")
+    try:
+        found = {
+            f"{item['local']}/{item['prefixlen']}": item.get("metric", 0)
+            for link in json.loads(text or "[]")
+            for item in link.get("addr_info", ())
+            if "local" in item
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ProgramError("the output of `ip -j address` was not understood") from None
+    for address, metric in metrics.items():
+        if found.get(address, metric) != metric:
+            # The kernel changes the route in place: no packet misses it (ip-address(8); Linux 4.18).
+            run_program("ip", ["address", "change", address, "dev", name, "metric", str(metric)])

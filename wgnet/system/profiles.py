@@ -1,8 +1,8 @@
 """NetworkManager's part of a change: which profiles are wgnet's, what they were, and their way to a target and back.
 
-Stage: system. Input: a target; output: profiles as they are to be. Profiles are found by their UUID, never by the name of
-a file, and a record in the state folder says which UUIDs are wgnet's, for the day when no topology does any more. Must
-not touch another profile.
+Stage: system. Input: a target; output: profiles as they are to be. Profiles are found by their UUID, never by the name
+of a file, and a record in the state folder says which UUIDs are wgnet's, for the day when no topology does any more.
+Must not touch another profile.
 """
 
 from __future__ import annotations

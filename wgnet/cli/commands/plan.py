@@ -14,8 +14,8 @@ No secret is in it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from wgnet.cli.machine import MachinePlan, check_machine, open_bus, plan_machine
 from wgnet.cli.masking import mask_secrets
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
+from wgnet.live.configured import names_of_netdev
 from wgnet.live.costs import Cost, device_costs
 from wgnet.live.drift import Drift, find_drift
 from wgnet.managers.artifact import Artifact
@@ -35,6 +36,7 @@ from wgnet.plan.derive import Fleet
 from wgnet.system.dbus import Bus, DBusError
 from wgnet.system.install import compare_system
 from wgnet.system.live import LiveError, read_state
+from wgnet.system.networkd import netdev_path
 from wgnet.system.nm import NmError
 from wgnet.system.profiles import Profiles
 from wgnet.system.secrets import SecretFinder
@@ -126,6 +128,10 @@ def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
         return None
     state = read_state([each.name for each in plan.wanted])
     profiles = Profiles(bus, target, context.root)
+    # A peer that goes is known by its key alone, but for the comment in the file that goes with it.
+    names = {
+        each.name: names_of_netdev(_read(context.root / netdev_path(each.name)) or "") for each in target.interfaces
+    }
     costs = [cost for each in target.interfaces for cost in device_costs(state.devices.get(each.name), each.device)]
     written = {path.removeprefix("/"): path for path in report.written}
     files = [
@@ -136,11 +142,16 @@ def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
     files += [FileChange(path=path, old=_read(Path(path)), new=None) for path in report.removed]
     return Changes(
         host=plan.name or None,
-        live=tuple(find_drift(plan.wanted, state)),
+        live=tuple(_named(each, names) for each in find_drift(plan.wanted, state)),
         costs=(*costs, *profiles.costs()),
         files=tuple(files),
         profiles=tuple(profiles.changes()),
     )
+
+
+def _named(drift: Drift, names: Mapping[str, Mapping[str, str]]) -> Drift:
+    name = names.get(drift.interface, {}).get(drift.subject)
+    return drift if name is None else replace(drift, subject=name)
 
 
 def _file_change(root: Path, artifact: Artifact, path: str) -> FileChange:
@@ -234,7 +245,7 @@ def to_text(changes: Changes) -> Iterator[str]:
         if each.interface != interface:
             interface = each.interface
             yield f"{interface or 'this machine'}:"
-        yield f"  {_sign(each)} {each.aspect} {each.subject}{_values(each)}"
+        yield f"  {_sign(each)} {each.aspect}{f' {each.subject}' if each.subject else ''}{_values(each)}"
     for text in changes.profiles:
         yield f"NetworkManager: {text}"
     if changes.live or changes.profiles:
