@@ -136,12 +136,13 @@ def _interface(wanted: WantedInterface, live: LiveState) -> Iterator[Drift]:
     if link is None:
         if wanted.active:
             yield different("link", "", "up", "absent")
-    elif device is None:
+    elif device is None and (live.devices_known or link.kind != "wireguard"):
         yield different("link", "", "a WireGuard interface", link.kind or "another kind of interface")
     else:
         if wanted.active and not link.up:
             yield different("link", "", "up", "down")
-        yield from _device(wanted, device)
+        if device is not None:
+            yield from _device(wanted, device)
         if link.up:
             # What is down has no routes, and of IPv6 no addresses.
             if wanted.mtu not in (None, link.mtu):

@@ -21,7 +21,9 @@ __all__ = [
     "has_preshared_keys",
     "ip_differs",
     "keeps_private_key",
+    "secrets_differ",
     "with_private_key_of",
+    "without_secrets",
 ]
 
 #: Values that mean the same as their absence; nm-settings-dbus(5), and the same from 1.36 to 1.58 where it matters.
@@ -64,7 +66,7 @@ def ip_differs(wanted: DbusSettings, applied: DbusSettings) -> bool:
     """Tell whether addresses, routes, rules, DNS or zone differ from what a device was given."""
     return any(
         setting in _IP or (setting, name) == ("connection", "zone")
-        for setting, name in differences(_without_secrets(wanted), _without_secrets(applied))
+        for setting, name in differences(without_secrets(wanted), without_secrets(applied))
     )
 
 
@@ -155,7 +157,21 @@ def with_private_key_of(wanted: DbusSettings, current: DbusSettings) -> DbusSett
     return {**wanted, "wireguard": {**wireguard, "private-key": key}}
 
 
-def _without_secrets(settings: DbusSettings) -> DbusSettings:
+def secrets_differ(wanted: DbusSettings, former: DbusSettings) -> bool:
+    """Tell whether a key in one profile is not in the other, or not the same."""
+    return _secrets(wanted) != _secrets(former)
+
+
+def _secrets(settings: DbusSettings) -> dict[str, object]:
+    found = {
+        str(peer["public-key"][1]): peer["preshared-key"][1] for peer in _peers(settings) if "preshared-key" in peer
+    }
+    wireguard = settings.get("wireguard", {})
+    return {**found, "": wireguard["private-key"][1]} if "private-key" in wireguard else found
+
+
+def without_secrets(settings: DbusSettings) -> DbusSettings:
+    """Return settings without their keys, as what a device was given has them."""
     wireguard = {name: value for name, value in settings.get("wireguard", {}).items() if name != "private-key"}
     if "peers" in wireguard:
         peers = [{name: each for name, each in peer.items() if name != "preshared-key"} for peer in _peers(settings)]
@@ -173,11 +189,11 @@ def exchanged(applied: DbusSettings, wanted: DbusSettings) -> DbusSettings:
     peers are the wanted ones too, not those of long ago, which may have changed with wg(8) since. A peer of those that
     is gone stays, with nothing: were it left out, all peers would be replaced, and their sessions lost.
     """
-    wanted = _without_secrets(wanted)
+    wanted = without_secrets(wanted)
     connection = {name: value for name, value in applied.get("connection", {}).items() if name != "zone"}
     if "zone" in wanted.get("connection", {}):
         connection["zone"] = wanted["connection"]["zone"]
-    wireguard = dict(_without_secrets(applied).get("wireguard", {}))
+    wireguard = dict(without_secrets(applied).get("wireguard", {}))
     for name in ("listen-port", "fwmark"):
         wireguard.pop(name, None)
         if name in wanted.get("wireguard", {}):

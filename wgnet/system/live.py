@@ -25,7 +25,7 @@ from wgnet.live.state import (
 )
 from wgnet.system.programs import ProgramError, find_program, run_program
 
-__all__ = ["LiveError", "read_ruleset", "read_state"]
+__all__ = ["LiveError", "read_public_state", "read_ruleset", "read_state"]
 
 _PARAMETERS = Path("/proc/sys/net")
 _RESOLVED = Path("/run/systemd/resolve/io.systemd.Resolve")
@@ -49,19 +49,28 @@ def read_state(names: Collection[str] | None = None) -> LiveState:
 
     An interface that is not there is no error. Raises `LiveError`.
     """
+    return _read_state(names, wholly=True)
+
+
+def read_public_state(names: Collection[str]) -> LiveState:
+    """Return what everybody may see of these interfaces: all but what wg(8) and nft(8) tell. Raises `LiveError`."""
+    return _read_state(names, wholly=False)
+
+
+def _read_state(names: Collection[str] | None, *, wholly: bool) -> LiveState:
     with ThreadPoolExecutor(max_workers=4) as pool:
 
         def ask(name: str, *arguments: str) -> Future[str]:
             return pool.submit(_run, name, arguments)
 
-        dump = ask("wg", "show", "all", "dump")
+        dump = ask("wg", "show", "all", "dump") if wholly else None
         links = ask("ip", "-j", "-d", "address", "show")
         # Without IPv6 in the kernel, asking for it is an error.
         versions = (4, 6) if (_PARAMETERS / "ipv6").is_dir() else (4,)
         rules = {version: ask("ip", f"-{version}", "-N", "-j", "rule", "show") for version in versions}
-        tables = pool.submit(_tables)
+        tables = pool.submit(_tables) if wholly else None
         try:
-            devices = parse_dump(dump.result())
+            devices = {} if dump is None else parse_dump(dump.result())
             found = parse_links(links.result(), _forwarding)
             asked = [name for name in found if name in (devices if names is None else names)]
             routes = [
@@ -77,8 +86,9 @@ def read_state(names: Collection[str] | None = None) -> LiveState:
                 rules=frozenset(rule for version in versions for rule in parse_rules(rules[version].result(), version)),
                 forwarding=_versions("ipv4/ip_forward", "ipv6/conf/all/forwarding"),
                 source_valid_mark=_parameter("ipv4/conf/all/src_valid_mark") == "1",
-                tables=tables.result(),
+                tables=None if tables is None else tables.result(),
                 dns=dns.result(),
+                devices_known=wholly,
             )
         except (NotADumpError, NotUnderstoodError) as error:
             raise LiveError(str(error)) from None

@@ -145,6 +145,14 @@ class NetworkManagerDaemon:
         text = str(self._get(_PATH, _NAME, "Version"))
         return tuple(int(part) for part in text.split("-")[0].split(".") if part.isdigit())
 
+    def permission(self, name: str) -> str:
+        """Return what this user may: `yes`, `auth` (after a password) or `no`, "" where nobody knows; nobody is asked.
+
+        `name` is polkit's without the service's, as `settings.modify.own`.
+        """
+        [found] = self._call(_PATH, _NAME, "GetPermissions")
+        return str(found.get(f"{_NAME}.{name}", ""))
+
     # --- profiles ----------------------------------------------------------------------------------------------------
 
     def profiles(self) -> list[Profile]:

@@ -42,10 +42,12 @@ __all__ = [
     "Found",
     "SavedProfile",
     "apply_profile",
+    "await_active",
     "changes",
     "costs",
     "find_profile",
     "guard_profile",
+    "reapply_ip",
     "remove_profile",
     "report_problem",
     "restore_profile",
@@ -107,12 +109,15 @@ class SavedProfile:
         )
 
 
-def find_profile(nm: NetworkManagerDaemon, uuid: str) -> Found | None:
-    """Return a profile by its UUID, or None. Changes nothing. Raises `NmError`."""
+def find_profile(nm: NetworkManagerDaemon, uuid: str, *, secrets: bool = True) -> Found | None:
+    """Return a profile by its UUID, or None. Changes nothing. Raises `NmError`.
+
+    Its secrets, unless they are left out, are told only to who may change it.
+    """
     profile = nm.profile(uuid)
     if profile is None:
         return None
-    settings = nm.settings_with_secrets(profile.path)
+    settings = nm.settings_with_secrets(profile.path) if secrets else nm.settings(profile.path)
     active = nm.active(uuid)
     applied = None
     if active is not None and active.device:
@@ -259,7 +264,7 @@ def _bring(
             nm.deactivate(active)
         return None
     if active is not None and not active.activated:
-        active = _await(nm, active)
+        active = await_active(nm, active)
     name = str(body["connection"]["interface-name"][1])
     if active is not None and active.interface != name:
         nm.deactivate(active)
@@ -268,12 +273,12 @@ def _bring(
         active = nm.activate(path, timeout=_ACTIVATION_S)
         settle_device()
     else:
-        _reapply(nm, active, applied, settle_device)
+        reapply_ip(nm, active, applied, settle_device)
     return active
 
 
-def _await(nm: NetworkManagerDaemon, active: Active) -> Active | None:
-    """Wait for an activation that is under way; None where it comes to nothing."""
+def await_active(nm: NetworkManagerDaemon, active: Active) -> Active | None:
+    """Wait for an activation that is under way; None where it comes to nothing. Raises `NmError`."""
     try:
         return nm.wait(active.path, timeout=_UNDER_WAY_S)
     except NmError as error:
@@ -282,7 +287,10 @@ def _await(nm: NetworkManagerDaemon, active: Active) -> Active | None:
         return None
 
 
-def _reapply(nm: NetworkManagerDaemon, active: Active, wanted: DbusSettings, settle_device: Callable[[], None]) -> None:
+def reapply_ip(
+    nm: NetworkManagerDaemon, active: Active, wanted: DbusSettings, settle_device: Callable[[], None]
+) -> None:
+    """Have an active device take over IP settings, where they differ. Raises as `apply_profile` does."""
     for tried in range(1, _TRIES + 1):
         applied = nm.applied(active.device)
         if not ip_differs(wanted, applied.settings):
