@@ -215,6 +215,32 @@ def test_render_system_below_run(root: Path, tmp_path: Path) -> None:
     assert not (root / "etc/systemd").exists()
 
 
+def test_a_profile_that_apply_had_networkmanager_write_is_left_to_it(root: Path, tmp_path: Path) -> None:
+    file = root / "etc/wgnet/office.yaml"
+    file.write_text(file.read_text().replace("  nyc:", "  nyc:\n    manager: networkmanager", 1))
+    line = ["render", "--system", "--host", "nyc", "--root", root]
+    assert wgnet(*line, cwd=tmp_path).status == 0
+    keyfile = root / "etc/NetworkManager/system-connections/wgnet-wg0.nmconnection"
+    uuid = re.search(r"^uuid=(.*)$", keyfile.read_text(), re.MULTILINE)
+    assert uuid is not None
+    # NetworkManager has it in a file of its own since.
+    keyfile.unlink()
+    record = root / "var/lib/wgnet/profiles.json"
+    profile = {uuid[1]: {"network": "office", "interface": "wg0"}}
+    record.write_text(json.dumps({"version": 1, "profiles": profile}))
+    done = wgnet(*line, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert "left to NetworkManager, as `wgnet apply` made it: the profile 'office'" in done.out
+    assert not keyfile.exists()
+    # Where it wrote to the same file, that stays as it wrote it.
+    keyfile.write_text("[connection]\n")
+    assert wgnet(*line, cwd=tmp_path).status == 0
+    assert keyfile.read_text() == "[connection]\n"
+    record.unlink()
+    assert wgnet(*line, "--force", cwd=tmp_path).status == 0
+    assert f"uuid={uuid[1]}" in keyfile.read_text()
+
+
 def test_what_was_changed_by_hand_is_not_replaced(root: Path, tmp_path: Path) -> None:
     line = ["render", "--system", "--host", "fra", "--root", root]
     assert wgnet(*line, cwd=tmp_path).status == 0

@@ -19,6 +19,7 @@ from wgnet.managers.templates import Templates
 from wgnet.model.topology import Host
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
+from wgnet.syntax.spec import Manager
 from wgnet.system.outcome import WriteReport
 from wgnet.system.secrets import SecretFinder
 
@@ -161,17 +162,40 @@ def _render_system(context: Context, fleet: Fleet) -> int:
     artifacts = rendering.artifacts(name)
     if context.failed:
         return context.status()
+    # Two files with one UUID would be two states of one profile.
+    theirs = _left_to_networkmanager(context, rendering.plans(name))
     report = write_system(
         context.root,
-        artifacts,
+        [artifact for artifact in artifacts if artifact.path.removeprefix("/") not in theirs],
         networks={routing.topology.name for routing in fleet.routings} if context.files else None,
         runtime=options.runtime,
         force=options.force,
         diagnostics=context.diagnostics,
+        disowned=tuple(theirs),
     )
     if report is None:
         return _not_written(context)
-    return _summary(context, report, f"'{name}'", str(context.root))
+    status = _summary(context, report, f"'{name}'", str(context.root))
+    for network in theirs.values():
+        context.output.line(f"left to NetworkManager, as `wgnet apply` made it: the profile '{network}'")
+    return status
+
+
+def _left_to_networkmanager(context: Context, plans: tuple[InterfacePlan, ...]) -> dict[str, str]:
+    """Return the keyfiles, without leading slash, of profiles that NetworkManager wrote for `wgnet apply`."""
+    from wgnet.managers.networkmanager import profile_uuid
+    from wgnet.system.profiles import read_record
+    from wgnet.system.target import keyfile_path
+
+    record = read_record(context.root)
+    return {
+        keyfile_path(plan.interface): plan.network
+        for plan in plans
+        if plan.manager is Manager.NETWORKMANAGER
+        and not context.options.runtime
+        and (owned := record.get(plan.interface)) is not None
+        and owned.uuid == profile_uuid(plan.network, plan.host.name)
+    }
 
 
 def _remove_all(context: Context) -> int:
