@@ -71,7 +71,7 @@ class NameFinder:
         written = list(self._in_hosts(name))
         if written:
             return written
-        ways = (self._from_resolved,) if self.resolved.exists() else (self._from_servers, self._from_system)
+        ways = (self._from_resolved,) if self._has_resolved() else (self._from_servers, self._from_system)
         for way in ways:
             if time.monotonic() < until and (addresses := way(name, until)):
                 return addresses
@@ -88,6 +88,16 @@ class NameFinder:
                 yield str(ipaddress.ip_address(words[0]))
 
     # --- systemd-resolved ---
+
+    def _has_resolved(self) -> bool:
+        """Whether resolved runs: its socket stays behind when it ends."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+                stream.settimeout(_TURN_S)
+                stream.connect(str(self.resolved))
+        except OSError:
+            return False
+        return True
 
     def _from_resolved(self, name: str, until: float) -> list[str]:
         """Ask link by link, and last without one: for servers that belong to none."""
