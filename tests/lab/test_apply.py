@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from lab.changing import HUB, Changing, changes, version
 from lab.checks import journal_complaints
 from lab.expected import differences, expected_state
@@ -25,6 +27,8 @@ _RELOAD = {"networkd": "networkctl reload", "networkmanager": "nmcli general rel
 _RESTART = {"networkd": "systemctl restart systemd-networkd", "networkmanager": "systemctl restart NetworkManager"}
 
 
+# One of each suite, and each manager, every day: six minutes each; all of them at night.
+@pytest.mark.every_day("bookworm-networkd", "trixie-networkmanager", "forky-networkd")
 def test_twenty_changes_lose_no_packet(
     machine: Machine, suite: str, manager: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
