@@ -148,9 +148,9 @@ class Fleet:
         self.shape = shape
         self.state = {"a": state, "b": state}
         self.memory = {"a": DeviceMemory(), "b": DeviceMemory()}
-        self.world = World({AT[host]: Device(AT[host], "") for host in "ab"})
+        self.world = World({AT[host]: Device(AT[host], KEYS["a0"], "") for host in "ab"})
         for host in "ab":
-            self.device(host).reboot(self._wanted(host), self._uses(host))
+            self.device(host).reboot(self._wanted(host))
 
     def device(self, host: str) -> Device:
         return self.world.devices[AT[host]]
@@ -158,15 +158,12 @@ class Fleet:
     def _wanted(self, host: str) -> DeviceSettings:
         return wanted_of(self.state[host], host, self.shape.endpoints, self.shape.keepalive)
 
-    def _uses(self, host: str) -> str:
-        return PUBLIC[getattr(self.state[host], f"{host}_uses")]
-
     def apply(self, host: str, state: State) -> None:
         self.state[host] = state
-        self.device(host).apply(self._wanted(host), self._uses(host))
+        self.world.apply(self.device(host), self._wanted(host))
 
     def reboot(self, host: str) -> None:
-        self.device(host).reboot(self._wanted(host), self._uses(host))
+        self.device(host).reboot(self._wanted(host))
         self.memory[host] = DeviceMemory()
 
     def refresh(self, host: str) -> None:
@@ -180,14 +177,7 @@ class Fleet:
         wanting = wanting_peers(plan, conditions, memory, now)
         moved, self.memory[host] = refresh_endpoints(live, wanting, memory, {}, now)
         for each in (*todo, *more, *moved):
-            kicks = each.change.persistent_keepalive is not None
-            device.set((each.change,))
-            if kicks and device.peers[each.change.public_key].keepalive:
-                self.world.handshake(device, each.change.public_key)
-            if each.restored is not None:
-                device.set((each.restored,))
-                if each.restored.persistent_keepalive:
-                    self.world.handshake(device, each.change.public_key)
+            self.world.set(device, [one for one in (each.change, each.restored) if one is not None])
 
     def talk(self, speakers: str) -> bool:
         """Let hosts speak; return whether each packet arrives, and the answer to it."""

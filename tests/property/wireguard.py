@@ -8,9 +8,10 @@ the peer that it came from have its source. Time only matters as the age of hand
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from wgnet.keys.types import PresharedKey
+from wgnet.keys.types import PresharedKey, PrivateKey
 from wgnet.live.changes import PeerChange, device_change
 from wgnet.live.device import DeviceSettings, LiveDevice, LivePeer
 from wgnet.syntax.spec import Prefix
@@ -40,6 +41,7 @@ class Device:
     """A device that answers at one address, and its peers by public key."""
 
     at: str
+    private_key: PrivateKey
     public_key: str
     peers: dict[str, Peer] = field(default_factory=dict)
 
@@ -47,7 +49,7 @@ class Device:
         """Return what wg(8) would show of it."""
         return LiveDevice(
             name="wg0",
-            private_key=None,
+            private_key=self.private_key,
             public_key=self.public_key,
             listen_port=51820,
             firewall_mark=0,
@@ -65,15 +67,6 @@ class Device:
                 for key, peer in self.peers.items()
             },
         )
-
-    def apply(self, wanted: DeviceSettings, public_key: str) -> None:
-        """Make the device so, as `wgnet apply` does; a new key ends every session."""
-        change = device_change(self.live(), wanted)
-        self.set(change.peers)
-        if public_key != self.public_key:
-            self.public_key = public_key
-            for peer in self.peers.values():
-                peer.session = None
 
     def set(self, changes: tuple[PeerChange, ...]) -> None:
         """Change peers as `wg set` does: a prefix that one gets, all others lose."""
@@ -93,9 +86,10 @@ class Device:
             if change.persistent_keepalive is not None:
                 peer.keepalive = change.persistent_keepalive
 
-    def reboot(self, wanted: DeviceSettings, public_key: str) -> None:
+    def reboot(self, wanted: DeviceSettings) -> None:
         """Make the device anew from its configuration alone."""
-        self.public_key = public_key
+        assert wanted.private_key is not None
+        self.private_key, self.public_key = wanted.private_key, wanted.private_key.public()
         self.peers = {
             key: Peer(peer.preshared_key, peer.endpoint, peer.allowed_ips, peer.persistent_keepalive)
             for key, peer in wanted.peers.items()
@@ -108,6 +102,25 @@ class World:
 
     devices: dict[str, Device]
     now: int = 1_000_000_000
+
+    def apply(self, device: Device, wanted: DeviceSettings) -> None:
+        """Make a device so, as `wgnet apply` does; a new key ends every session."""
+        change = device_change(device.live(), wanted)
+        if change.private_key is not None:
+            device.private_key, device.public_key = change.private_key, change.private_key.public()
+            for peer in device.peers.values():
+                peer.session = None
+        self.set(device, change.peers)
+        self.set(device, change.kicked)
+
+    def set(self, device: Device, changes: Sequence[PeerChange]) -> None:
+        """Change peers of a device; one whose keepalive is switched on speaks at once."""
+        for change in changes:
+            known = device.peers.get(change.public_key)
+            was_off = known is None or not known.keepalive
+            device.set((change,))
+            if was_off and change.persistent_keepalive:
+                self.handshake(device, change.public_key)
 
     def handshake(self, sender: Device, key: str) -> bool:
         """Let a device start a handshake with a peer."""

@@ -125,6 +125,20 @@ def test_a_new_port_makes_itself_known_at_once_and_keepalives_go_back() -> None:
     assert [(each.name, each.persistent_keepalive) for each in change.kicked] == [("a", 0)]
 
 
+def test_after_a_new_private_key_this_side_speaks_first() -> None:
+    live = device(
+        live_peer("a", endpoint="192.0.2.1:1"),
+        replace(live_peer("b", endpoint="192.0.2.2:1"), persistent_keepalive=25),
+        live_peer("c"),
+    )
+    wanted = settings(peer("a"), replace(peer("b"), persistent_keepalive=25), peer("c"))
+    change = device_change(live, replace(wanted, private_key=PrivateKey(b"\2" * 32)))
+    assert change.private_key == PrivateKey(b"\2" * 32)
+    # One that is on already is switched off first, or no packet would leave.
+    assert {each.name: each.persistent_keepalive for each in change.peers} == {"a": 1, "b": 0}
+    assert {each.name: each.persistent_keepalive for each in change.kicked} == {"a": 0, "b": 25}
+
+
 def test_allowed_ips_follow_the_key_that_shook_hands_last() -> None:
     wanted = settings(peer("a", "10.0.0.1/32", other="b"), peer("b", other="a"))
     live = device(live_peer("a", "10.0.0.1/32", handshake=10), live_peer("b", handshake=20))

@@ -39,7 +39,10 @@ class PeerChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceChange:
-    """What to set of a device; None leaves it as it is. `kicked` are keepalives for the moment after a new port."""
+    """What to set of a device; None leaves it as it is. `kicked` are keepalives for the moment after.
+
+    They are switched on, or on again, where a new port or a new private key is to be known to the peers at once.
+    """
 
     name: str
     private_key: PrivateKey | None = None
@@ -77,7 +80,8 @@ def device_change(
     new_key = wanted.private_key is not None and wanted.private_key != live.private_key
     new_port = wanted.listen_port not in (0, live.listen_port)
     kicked: tuple[PeerChange, ...] = ()
-    if new_port:
+    if new_port or new_key:
+        # Sessions end with the key that they were made with, and the other side learns of it by a handshake from here.
         changed = {change.public_key: change for change in peers}
         kicked = tuple(
             PeerChange(
@@ -88,7 +92,9 @@ def device_change(
         )
         for change in kicked:
             base = changed.get(change.public_key) or replace(change, persistent_keepalive=None)
-            changed[change.public_key] = replace(base, persistent_keepalive=_KICK)
+            # What makes a packet leave at once is that a keepalive is switched on, which it cannot be where it is.
+            on = live.peers[change.public_key].persistent_keepalive > 0
+            changed[change.public_key] = replace(base, persistent_keepalive=0 if on else _KICK)
         peers = sorted(changed.values(), key=lambda change: _loses_only(live.peers.get(change.public_key), change))
     return DeviceChange(
         name=live.name,
