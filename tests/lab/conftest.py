@@ -61,10 +61,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pairs = [(suite, mode) for suite in suites for mode in modes(suite, nightly=nightly)]
         named = [pytest.param(suite, mode, id=f"{suite}-{mode}") for suite, mode in pairs]
         metafunc.parametrize(("suite", "mode"), named, scope="session")
-    elif {"suite", "manager"} <= {*metafunc.fixturenames}:
+    elif {"suite", "hub_manager"} <= {*metafunc.fixturenames}:
         both = [(suite, manager) for suite in suites for manager in ("networkd", "networkmanager")]
         named = [pytest.param(suite, manager, id=f"{suite}-{manager}") for suite, manager in both]
-        metafunc.parametrize(("suite", "manager"), named, scope="session")
+        metafunc.parametrize(("suite", "hub_manager"), named, scope="session")
     elif "suite" in metafunc.fixturenames:
         metafunc.parametrize("suite", suites, scope="session")
 

@@ -30,8 +30,9 @@ _RESTART = {"networkd": "systemctl restart systemd-networkd", "networkmanager": 
 # One of each suite, and each manager, every day: six minutes each; all of them at night.
 @pytest.mark.every_day("bookworm-networkd", "trixie-networkmanager", "forky-networkd")
 def test_twenty_changes_lose_no_packet(
-    machine: Machine, suite: str, manager: str, tmp_path: Path, record_property: Callable[[str, object], None]
+    machine: Machine, suite: str, hub_manager: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    manager = hub_manager
     changing = Changing(machine, suite, manager, tmp_path)
     try:
         record_property("version", version(changing.running, manager))
