@@ -52,6 +52,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if wanted is not None:
             examples = wanted.args
             only = wanted.kwargs.get("modes", MODES)
+            every = [one for suite in suites for one in scenarios(suite, nightly=True)]
+            assert any(one.example in examples and one.mode in only for one in every), metafunc.definition.nodeid
             found = [one for one in found if one.example in examples and one.mode in only]
         params = [pytest.param(one, id=one.id) for one in found]
         metafunc.parametrize("scenario", params, scope="session")
@@ -85,6 +87,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return (len(SUITES), "")
         return (SUITES.index(suite), scenario.id if scenario is not None else "")
 
+    # What has no scenario on a suite is no test there; pytest would call it skipped.
+    without = {item for item in items if _has_no_scenario(item)}
+    if without:
+        config.hook.pytest_deselected(items=list(without))
+        items[:] = [item for item in items if item not in without]
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
     if not config.getoption("--nightly"):
         # The newest suite has its examples brought up every day; all else that is proven there is proven at night.
@@ -103,6 +110,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     places = [number for number, item in enumerate(items) if item in set(ours)]
     for number, item in zip(places, ordered, strict=True):
         items[number] = item
+
+
+def _has_no_scenario(item: pytest.Item) -> bool:
+    """Whether a test is about scenarios of which the chosen suites have none today."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and not isinstance(callspec.params.get("scenario", None), Scenario | None)
 
 
 class Lab:
