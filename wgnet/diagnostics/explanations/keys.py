@@ -80,34 +80,35 @@ PAGES = (
         meaning=(
             "A host has a `next-public-key`: it is on its way from one key to the next. Its peers know both, and "
             "`wgnet refresh` on each moves its AllowedIPs to the one that shook hands last. The file alone does not "
-            "show whether the host itself has switched yet; `wgnet keys rotate`, where its private key is, does. A host "
-            "of wg-quick, and one that wgnet renders nothing for, has no refresh: it loses the host when that switches, "
-            "until it is given the files of the next step."
+            "show whether the host itself has switched yet; `wgnet keys rotate`, where its private key is, does. A "
+            "host of wg-quick, and one that wgnet renders nothing for, has no refresh: it loses the host when that "
+            "switches, until it is given the files of the next step."
         ),
         way_out=(
-            "Apply this file on every host that the note names before `wgnet keys rotate switch`, and on the host itself "
-            "after it; only then `wgnet keys rotate finish`, and once more apply."
+            "Apply this file on every host that the note names before `wgnet keys rotate switch`, and on the host "
+            "itself after it; only then `wgnet keys rotate finish`, and once more apply."
         ),
     ),
     Explanation(
         code=codes.ROTATION_STEP,
         meaning=(
-            "`wgnet keys rotate` was asked for a step whose turn it is not, or whose keys are not at hand: `switch` before "
-            "`prepare`, `finish` before `switch`, or the interface still uses the key that is to go. Taken now, the step "
-            "would lose a key or cut the host off from peers that know only the other one."
+            "`wgnet keys rotate` was asked for a step whose turn it is not, or whose keys are not at hand: `switch` "
+            "before `prepare`, `finish` before `switch`, or the interface still uses the key that is to go. Taken now, "
+            "the step would lose a key or cut the host off from peers that know only the other one."
         ),
         way_out="Run `wgnet keys rotate` without a step: it says where each host stands and what comes next.",
     ),
     Explanation(
         code=codes.KEY_IN_USE_UNKNOWN,
         meaning=(
-            "A derived preshared key belongs to a pair of public keys. The host is between two keys of its own, and its "
-            "private key, which would say which of them it uses, is not at hand here. So its files get the preshared keys "
-            "of its present key, which are the wrong ones from the moment when it switches. Its NETWORK.psk has both."
+            "A derived preshared key belongs to a pair of public keys. The host is between two keys of its own, and "
+            "its private key, which would say which of them it uses, is not at hand here. So its files get the "
+            "preshared keys of its present key, which are the wrong ones from the moment when it switches. Its "
+            "NETWORK.psk has both."
         ),
         way_out=(
-            "Render or apply on the host itself, where its private key is, or name the key store that has it. Before it "
-            "has switched the files are right as they are."
+            "Render or apply on the host itself, where its private key is, or name the key store that has it. Before "
+            "it has switched the files are right as they are."
         ),
     ),
 )
