@@ -86,7 +86,7 @@ def test_arming_keeps_the_state_for_root_alone_and_has_systemd_watch(root: Path,
         ("armed", "lock", "snapshot.json"), 0o600
     )
     [started] = [call for call in units if call[0] == "systemd-run"]
-    assert "--unit=wgnet-guard" in started
+    assert f"--unit=wgnet-guard-{os.getpid()}.service" in started
     assert f"--pid={os.getpid()}" in started
     assert any(word.startswith("--property=ExecStopPost=-/bin/sh -c ") and "--armed" in word for word in started)
     boot = (root / "etc/systemd/system/wgnet-rollback.service").read_text()
@@ -107,7 +107,30 @@ def test_disarming_leaves_nothing_but_what_to_go_back_to(root: Path, units: list
         assert guard.snapshot() is None
     assert not list(root.glob("etc/systemd/system/**/wgnet-*"))
     # Without waiting, for this may run in the unit that it stops.
-    assert ["systemctl", "--no-block", "stop", "wgnet-confirm.timer", "wgnet-guard.service"] in units
+    assert ["systemctl", "--no-block", "stop", "wgnet-confirm.timer", f"wgnet-guard-{os.getpid()}.service"] in units
+
+
+def test_somebody_watches_before_anything_is_armed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed in between, an armed change would have nobody to put it back."""
+    seen: list[bool] = []
+
+    def run(name: str, arguments: list[str], **_: object) -> str:
+        seen.append((root / "var/lib/wgnet/apply/armed").exists())
+        return ""
+
+    monkeypatch.setattr(guard_module, "run_program", run)
+    Guard(root).arm(snapshot(), limit=300)
+    assert seen == [False]
+
+
+def test_what_a_killed_run_left_beside_is_tidied_up(root: Path, units: list[list[str]]) -> None:
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
+        (root / "var/lib/wgnet/apply/armed").unlink()
+        guard.tidy()
+        guard.tidy()
+    assert not list(root.glob("etc/systemd/system/**/wgnet-*"))
 
 
 def test_what_waits_is_due_when_its_time_is_over(root: Path, units: list[list[str]]) -> None:

@@ -119,6 +119,7 @@ class Application:
         if snapshot is None:
             return Outcome.NOT_STARTED
         if not self.changed:
+            guard.tidy()
             return Outcome.DONE
         try:
             guard.arm(snapshot, limit=LIMIT_S)

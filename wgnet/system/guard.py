@@ -3,8 +3,8 @@
 Stage: system. While the file `armed` lies in the state folder a change is under way, or waits to be confirmed. Three
 units watch over it, none of which is a thread or a child of wgnet:
 
-- wgnet-guard.service, transient, waits for the process that changes the machine. Whatever way it ends, SIGKILL among
-  them, or when it takes too long, what is still armed is rolled back;
+- wgnet-guard-PID.service, transient, waits for the process that changes the machine. Whatever way it ends, SIGKILL
+  among them, or when it takes too long, what is still armed is rolled back;
 - wgnet-confirm.timer, transient, rolls back what nobody has confirmed in time;
 - wgnet-rollback.service, in /etc for as long as it is armed, puts the files back at boot, before any network is made.
 
@@ -91,6 +91,8 @@ class Guard:
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
         self._folder = root / _FOLDER
+        #: The unit that waits for this process, where it has armed.
+        self._unit = ""
 
     # --- one at a time -----------------------------------------------------------------------------------------------
 
@@ -153,16 +155,18 @@ class Guard:
         Raises `OSError` and `ProgramError`, and nothing is armed then.
         """
         self._write("snapshot.json", snapshot.to_json())
-        self._write("armed", json.dumps({"deadline": None}))
+        # Of this process alone: the guard of one that was killed may still be at its work.
+        self._unit = f"{_GUARD}-{os.getpid()}.service"
         try:
-            self._install_boot_unit()
-            self._stop(f"{_GUARD}.service")
-            # tail(1) of coreutils ends when the process does.
+            # First of all: who is killed once it is armed has somebody to put it back. tail(1) of coreutils ends when
+            # the process does.
             self._run_unit(
-                _GUARD,
+                self._unit,
                 [find_program("tail") or "/usr/bin/tail", f"--pid={os.getpid()}", "-f", "/dev/null"],
                 [f"--property=RuntimeMaxSec={limit:g}", f"--property=ExecStopPost=-{self._unless_settled()}"],
             )
+            self._write("armed", json.dumps({"deadline": None}))
+            self._install_boot_unit()
         except BaseException:
             self.disarm()
             raise
@@ -173,7 +177,8 @@ class Guard:
         Raises `OSError` and `ProgramError`.
         """
         deadline = _now() + seconds
-        self._stop(f"{_CONFIRM}.timer", f"{_CONFIRM}.service")
+        # One that a killed run left has to be gone before another can have its name.
+        self._stop(f"{_CONFIRM}.timer", f"{_CONFIRM}.service", wait=True)
         command = [*self._words(), "rollback", "--armed"]
         timer = [f"--on-active={seconds:g}s", "--timer-property=AccuracySec=100ms"]
         self._run_unit(_CONFIRM, command, timer)
@@ -185,10 +190,17 @@ class Guard:
         with contextlib.suppress(FileNotFoundError):
             (self._folder / "armed").unlink()
             self._sync()
+        self.tidy()
+        self._stop(f"{_CONFIRM}.timer", *([self._unit] if self._unit else []))
+
+    def tidy(self) -> None:
+        """Remove what a run left that was killed when it had settled its change. Raises `OSError`.
+
+        Nothing may be armed.
+        """
         for path in (_BOOT_LINK, _BOOT_UNIT):
             with contextlib.suppress(FileNotFoundError):
                 (self._root / path).unlink()
-        self._stop(f"{_CONFIRM}.timer", f"{_GUARD}.service")
 
     def forget(self) -> None:
         """Forget the state before the last change: there is nothing to go back to any more. Raises `OSError`."""
@@ -262,9 +274,9 @@ class Guard:
         )
 
     @staticmethod
-    def _stop(*units: str) -> None:
+    def _stop(*units: str, wait: bool = False) -> None:
         """Stop units that may not be there; the one that this process runs in is left alone."""
         own = Path("/proc/self/cgroup").read_text(encoding="ascii", errors="replace")
         wanted = [unit for unit in units if f"/{unit}" not in own]
         with contextlib.suppress(ProgramError):
-            run_program("systemctl", ["--no-block", "stop", *wanted])
+            run_program("systemctl", [*(() if wait else ("--no-block",)), "stop", *wanted])
