@@ -119,7 +119,9 @@ def test_somebody_watches_before_anything_is_armed(root: Path, monkeypatch: pyte
         return ""
 
     monkeypatch.setattr(guard_module, "run_program", run)
-    Guard(root).arm(snapshot(), limit=300)
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
     assert seen == [False]
 
 
