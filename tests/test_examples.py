@@ -51,7 +51,7 @@ def test_check_finds_nothing_to_say(name: str, capsys: pytest.CaptureFixture[str
     lines = said.out.splitlines()
     assert len(lines) == len(rotating)
     for line, host in zip(lines, rotating, strict=True):
-        assert f"note[WG5007]: '{host}' is between two keys" in line
+        assert f"note[WG5007] '{host}' is between two keys" in line
     assert said.err == ""
 
 
