@@ -42,6 +42,8 @@ class World:
 
     def __init__(self) -> None:
         self.called: list[str] = []
+        #: Whether somebody still watched when NetworkManager's own way back was given up.
+        self.watched = False
         self.step: Callable[[], None] = lambda: None
         self.back: Callable[[], list[str]] = list
         self.drift: list[list[Drift]] = [[DRIFT], []]
@@ -74,6 +76,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
 
         def settle(self, *_: object) -> None:
             found.called.append("settle")
+            found.watched = (tmp_path / "var/lib/wgnet/apply/armed").exists()
 
     def restore(*_: object) -> list[str]:
         found.called.append("restore")
@@ -117,6 +120,8 @@ def test_a_change_is_made_verified_and_settled(world: World, tmp_path: Path) -> 
     assert run.run() is Outcome.DONE
     assert run.changed
     assert world.called == ["change", "settle"]
+    # Killed in between, NetworkManager would go back minutes later, and nobody would know why.
+    assert world.watched
     assert drawn(run) == []
     assert Guard(tmp_path).armed() is None
     # What `wgnet rollback` goes back to.

@@ -241,12 +241,13 @@ class Application:
                 profiles.apply(snapshot, self.diagnostics)
                 differences = self._verify()
                 if not differences:
+                    # First: once nobody watches any more, nor may NetworkManager go back by itself.
+                    profiles.settle(confirm)
                     if confirm is not None:
                         guard.wait(confirm)
                         self.seconds_left = confirm
                     else:
                         guard.disarm()
-                    profiles.settle(confirm)
                     return Outcome.DONE
         except InterruptedApplyError:
             self.diagnostics.report(codes.APPLY_FAILED, "the run was interrupted")

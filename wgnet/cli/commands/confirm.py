@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
 from wgnet.cli.machine import refuse_root
 from wgnet.diagnostics import codes
@@ -32,14 +34,13 @@ def settle(context: Context) -> int:
                     reason = "the time is over: the change is being rolled back"
                 context.diagnostics.report(codes.NOTHING_TO_SETTLE, reason)
                 return EXIT_NOT_STARTED
+            # Before nobody watches any more: NetworkManager would go back by itself, later.
+            # Without a bus there is no NetworkManager that could.
+            with contextlib.suppress(DBusError), Bus.system() as bus:
+                Profiles.keep(bus, context.root)
             guard.disarm()
     except OSError as error:
         context.diagnostics.report(codes.CANNOT_START, f"'{error.filename}': {system_reason(error)}")
         return EXIT_NOT_STARTED
-    try:
-        with Bus.system() as bus:
-            Profiles.keep(bus, context.root)
-    except DBusError:
-        pass  # no bus, so no NetworkManager that could roll anything back
     context.output.line("confirmed")
     return EXIT_DONE
