@@ -64,6 +64,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
             found.step()
             return WriteReport(written=("/etc/x",))
 
+        def finish(self) -> None:
+            found.called.append("finish")
+
     class Profiles:
         def __init__(self, *_: object) -> None: ...
 
@@ -161,6 +164,15 @@ def test_a_state_that_is_not_as_planned_is_put_back_and_named(world: World, tmp_
     [told] = run.diagnostics.items
     assert told.code is codes.NOT_AS_PLANNED
     assert "missing peer bob" in told.message
+
+
+def test_what_a_manager_sets_back_is_set_again(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply_module, "_SETTLES_S", 5.0)
+    monkeypatch.setattr(apply_module, "_STAYS_S", 0.0)
+    # Right at the first look, then set back by who answers before it is done.
+    world.drift = [[DRIFT], [], [DRIFT], [], []]
+    assert application(tmp_path).run() is Outcome.DONE
+    assert world.called == ["change", "finish", "settle"]
 
 
 def test_a_name_without_address_is_no_reason_to_go_back(world: World, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -46,8 +47,12 @@ LIMIT_S = 300
 #: Seconds for the managers to do all that they were told.
 _SETTLES_S = 30.0
 _PAUSE_S = 0.2
+#: Seconds that what is right has to stay right.
+_STAYS_S = 1.0
 #: Differences that a diagnostic lists.
 _LISTED = 12
+
+_T = TypeVar("_T")
 
 _FAILURES = (DBusError, ProgramError, NmError, LiveError, OSError, NotWrittenError, ReportedError)
 
@@ -163,6 +168,7 @@ class Application:
         )
         if not self.changed:
             self._adopt(manifest)
+            profiles.adopt()
         return take_snapshot(
             self.root,
             manifest,
@@ -239,7 +245,7 @@ class Application:
                 )
                 self.report = converger.run()
                 profiles.apply(snapshot, self.diagnostics)
-                differences = self._verify()
+                differences = _settle(self._drift, converger.finish)
                 if not differences:
                     # First: once nobody watches any more, nor may NetworkManager go back by itself.
                     profiles.settle(confirm)
@@ -257,10 +263,6 @@ class Application:
             self._report_differences(differences)
         outcome = put_back(guard, self.bus, self.diagnostics, self.root)
         return Outcome.PUT_BACK if outcome is Outcome.DONE else Outcome.BROKEN
-
-    def _verify(self) -> list[Drift]:
-        """Wait until the live state is as it is to be; return what still differs."""
-        return _until_none(self._drift)
 
     def _report_differences(self, differences: Sequence[Drift]) -> None:
         lines = [str(each) for each in differences[:_LISTED]]
@@ -300,13 +302,24 @@ def _of_networks(owned: Mapping[str, Owned], networks: frozenset[str] | None) ->
     return {name: each for name, each in owned.items() if networks is None or each.network in networks}
 
 
-def _until_none(look: Callable[[], list[Drift]]) -> list[Drift]:
+def _settle(look: Callable[[], Sequence[_T]], finish: Callable[[], None]) -> Sequence[_T]:
+    """Wait until a look finds nothing, and nothing again a moment later; return what is still found in the end.
+
+    systemd-networkd below 256 answers a reload before it has done it, and sets what it takes for right. So `finish`,
+    which sets what no manager does, is called again after each look that finds something.
+    """
     until = time.monotonic() + _SETTLES_S
+    clean = False
     while True:
         found = look()
-        if not found or time.monotonic() >= until:
+        if time.monotonic() >= until or (clean and not found):
             return found
-        time.sleep(_PAUSE_S)
+        clean = not found
+        if clean:
+            time.sleep(_STAYS_S)
+        else:
+            finish()
+            time.sleep(_PAUSE_S)
 
 
 # --- the way back ----------------------------------------------------------------------------------------------------
@@ -352,7 +365,7 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
     )
     configured = _endpoints_to_put_back(snapshot, interfaces)
     manifest = read_manifest(root, runtime=False, diagnostics=diagnostics)
-    Converger(
+    converger = Converger(
         bus=bus,
         target=Target(artifacts=snapshot.artifacts, interfaces=interfaces),
         owned={**snapshot.made, **snapshot.owned},
@@ -362,14 +375,10 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
         root=root,
         force=True,
         parameters=snapshot.parameters,
-    ).run()
+    )
+    converger.run()
     Profiles.restore(bus, snapshot, diagnostics, root)
-    until = time.monotonic() + _SETTLES_S
-    while True:
-        differences = _differences(snapshot, interfaces, configured)
-        if not differences or time.monotonic() >= until:
-            return differences
-        time.sleep(_PAUSE_S)
+    return list(_settle(lambda: _differences(snapshot, interfaces, configured), converger.finish))
 
 
 def _endpoints_to_put_back(

@@ -86,9 +86,13 @@ class Converger:
         for name in gone:
             delete_link(name)
         self._await_links()
+        self.finish()
+        return report
+
+    def finish(self) -> None:
+        """Set what no manager sets, or sets back. Raises `ProgramError`."""
         self._set_mtus()
         self._set_metrics()
-        return report
 
     def _gone(self) -> Iterator[tuple[str, Owned]]:
         """Yield networkd's interfaces that are wgnet's and not in the target."""
