@@ -75,6 +75,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
         def differ(self) -> bool:
             return False
 
+        def adopt(self) -> None: ...
+
         def apply(self, *_: object) -> None: ...
 
         def settle(self, *_: object) -> None:
