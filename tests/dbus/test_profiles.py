@@ -388,6 +388,7 @@ def test_a_checkpoint_is_about_our_device_alone(nm: NetworkManagerDaemon, daemon
     nm.activate(foreign)
     checkpoint = guard_profile(nm, UUID, 600)
     assert checkpoint is not None
+    assert nm.checkpoints() == {checkpoint: ["ours"]}
     nm.update(path, bridge("ours", "10.1.0.9", UUID))
     nm.update(foreign, bridge("theirs", "10.2.0.9", OTHER))
     nm.activate(path)
@@ -407,6 +408,7 @@ def test_a_checkpoint_is_about_our_device_alone(nm: NetworkManagerDaemon, daemon
         guard_profile(nm, UUID, 600)
     nm.keep(checkpoint)
     nm.keep(checkpoint)
+    assert nm.checkpoints() == {}
 
 
 def test_ip_settings_are_reapplied_without_another_activation(nm: NetworkManagerDaemon, daemon: BusHost) -> None:

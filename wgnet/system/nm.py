@@ -39,6 +39,7 @@ _SETTINGS_PATH = f"{_PATH}/Settings"
 _CONNECTION = f"{_SETTINGS}.Connection"
 _ACTIVE = f"{_NAME}.Connection.Active"
 _DEVICE = f"{_NAME}.Device"
+_CHECKPOINT = f"{_NAME}.Checkpoint"
 _NONE = "/"
 _PROFILE_TYPE = "a{sa{sv}}"
 
@@ -382,6 +383,18 @@ class NetworkManagerDaemon:
         """
         [path] = self._call(_PATH, _NAME, "CheckpointCreate", "aouu", ([device], timeout, 0), timeout=self._write_s)
         return str(path)
+
+    def checkpoints(self) -> dict[str, list[str]]:
+        """Return everybody's checkpoints, and the names of the interfaces that each would put back."""
+        found = {}
+        for path in self._get(_PATH, _NAME, "Checkpoints"):
+            try:
+                devices = self._get(path, _CHECKPOINT, "Devices")
+                found[str(path)] = [str(self._get(device, _DEVICE, "Interface")) for device in devices]
+            except NmError as error:
+                if error.problem is not NmProblem.GONE:
+                    raise
+        return found
 
     def extend(self, checkpoint: str, timeout: int) -> None:
         """Go back only in `timeout` seconds from now."""

@@ -11,7 +11,7 @@ import base64
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,11 +207,25 @@ class Profiles:
         if confirm is None:
             _write_checkpoints(self._root, [])
 
+    def adopt(self) -> None:
+        """Take profiles over that are right already, from files that `wgnet render -o` wrote as a rule."""
+        found = self.owned()
+        if found != self._record:
+            _write_record(self._root, found)
+
     @staticmethod
-    def keep(bus: Bus, root: Path = Path("/")) -> None:
-        """Keep what NetworkManager would go back from."""
+    def keep(bus: Bus, root: Path = Path("/"), names: Collection[str] | None = None) -> None:
+        """Keep what NetworkManager would go back from; `names` are wgnet's interfaces, else those of the record.
+
+        A run that was killed may not have lived to write down that it had asked for it: a checkpoint of such an
+        interface alone is wgnet's.
+        """
         nm = NetworkManagerDaemon(bus)
-        for path in _read_checkpoints(root):
+        mine = read_record(root).keys() if names is None else names
+        paths = _read_checkpoints(root)
+        with contextlib.suppress(NmError):
+            paths += [path for path, devices in nm.checkpoints().items() if len(devices) == 1 and devices[0] in mine]
+        for path in dict.fromkeys(paths):
             with contextlib.suppress(NmError):
                 nm.keep(path)
         _write_checkpoints(root, [])
@@ -250,7 +264,7 @@ class Profiles:
                     if mtu_of(name) not in (None, target.mtu):
                         set_mtu(name, target.mtu)
         _write_record(root, _of_manager(snapshot.owned))
-        Profiles.keep(bus, root)
+        Profiles.keep(bus, root, [name for name, _ in names.values()])
 
     @staticmethod
     def restore_files(snapshot: Snapshot, root: Path) -> None:
