@@ -32,6 +32,8 @@ ADDRESSES = {"fra": "10.80.0.1", "nyc": "10.80.0.2", "sgp": "10.80.0.3"}
 NAMES = ("fra.example.net", "hub.example.net")
 UNITS = REPOSITORY / "packaging/systemd"
 _LIMIT = 400
+#: A stranger's, where the name server is.
+_OUTSIDE = "198.51.100.80"
 
 #: A name server for the machine's plain host: it knows what its arguments say, NAME=ADDRESS.
 _SERVER = """\
@@ -198,52 +200,58 @@ def test_a_peer_whose_endpoint_is_dead_is_found_elsewhere(
 def _lose_endpoints(mesh: Mesh, record_property: Callable[[str, object], None]) -> None:
     network, world = mesh.network, mesh.running.world
     first, second = (f"{world.names[name][0]}:51820" for name in NAMES)
+    counted: list[Pinging] = []
+
+    def mend(dead: str, live: str) -> None:
+        """Refresh once; count what nyc loses meanwhile over its other peer."""
+        mesh.forget(dead)
+        with Pinging(network, {"nyc": ADDRESSES["sgp"]}) as pinging:
+            said = mesh.refresh("nyc")
+            # NetworkManager, when it hears of other name servers, resolves names by itself, and may have been faster.
+            if said or mesh.running.managers["nyc"] is not Manager.NETWORKMANAGER:
+                assert said == [f"wg0: fra: endpoint {live}, was {dead}"]
+            mesh.pings("nyc", HUB)
+        counted.append(pinging)
+        assert mesh.endpoint() == live
+        assert mesh.refresh("nyc") == []
+
     for host in SPOKES:
         mesh.pings(host, HUB)
-    with Pinging(network, {"nyc": ADDRESSES["sgp"]}) as pinging:
-        # The first of the list is dead.
-        mesh.drop(first)
-        mesh.forget(first)
-        assert mesh.refresh("nyc") == [f"wg0: fra: endpoint {second}, was {first}"]
-        mesh.pings("nyc", HUB)
-        assert mesh.refresh("nyc") == []
-        # The name means another address, as only a name server outside knows; the tunnel's does not answer.
-        mesh.drop(second)
-        outside = "198.51.100.80"
-        mesh.running.machine.put([File("/run/names.py", _SERVER.encode(), 0o644)])
-        names = " ".join(f"{name}={first.split(':')[0]}" for name in NAMES)
-        port = world.uplink("nyc").name
-        served = "systemd-run --quiet --unit=lab-names --property=NetworkNamespacePath=/run/netns/outside"
-        mesh.running.machine.run(f"{served} python3 /run/names.py {names}")
-        network.run(
-            "nyc",
-            f"cp /etc/hosts /root/hosts; sed -i '/example.net/d' /etc/hosts\n"
-            f"resolvectl dns {port} {outside}; resolvectl domain {port} ''; resolvectl default-route {port} no\n"
-            f"resolvectl dns wg0 {ADDRESSES[HUB]}; resolvectl domain wg0 '~.'; resolvectl flush-caches",
-        )
-        mesh.forget(second)
-        assert network.run("nyc", f"timeout 5 getent ahosts {NAMES[0]}", check=False).status != 0
-        assert mesh.refresh("nyc") == [f"wg0: fra: endpoint {first}, was {second}"]
-        network.run(HUB, "nft delete table ip dead")
-        mesh.pings("nyc", HUB)
-        # The same without resolved, where the tunnel's server stands first in resolv.conf.
-        network.run(
-            "nyc",
-            "systemctl stop systemd-resolved.service; cp -P /etc/resolv.conf /root/resolv.conf; rm /etc/resolv.conf\n"
-            f"printf 'nameserver %s\\n' {ADDRESSES[HUB]} {outside} >/etc/resolv.conf\nrm -f /run/wgnet/refresh.json",
-        )
-        mesh.drop(second)
-        mesh.forget(second)
-        assert mesh.refresh("nyc") == [f"wg0: fra: endpoint {first}, was {second}"]
-        mesh.pings("nyc", HUB)
-        network.run("nyc", "rm /etc/resolv.conf; cp -P /root/resolv.conf /etc/resolv.conf; cp /root/hosts /etc/hosts")
+    mesh.pings("nyc", "sgp")
+    # The first of the list is dead.
+    mesh.drop(first)
+    mend(first, second)
+
+    # The names mean another address, as only a name server outside knows; the tunnel's does not answer.
+    mesh.drop(second)
+    mesh.running.machine.put([File("/run/names.py", _SERVER.encode(), 0o644)])
+    names = " ".join(f"{name}={first.split(':')[0]}" for name in NAMES)
+    port = world.uplink("nyc").name
+    served = "systemd-run --quiet --unit=lab-names --property=NetworkNamespacePath=/run/netns/outside"
+    mesh.running.machine.run(f"{served} python3 /run/names.py {names}")
+    forgotten = " ".join(f"-e /{name}/d" for name in NAMES)
+    network.run(
+        "nyc",
+        f"sed -i {forgotten} /etc/hosts\n"
+        f"resolvectl dns {port} {_OUTSIDE}; resolvectl domain {port} ''; resolvectl default-route {port} no\n"
+        f"resolvectl dns wg0 {ADDRESSES[HUB]}; resolvectl domain wg0 '~.'; resolvectl flush-caches",
+    )
+    assert network.run("nyc", f"timeout 5 getent ahosts {NAMES[0]}", check=False).status != 0
+    mend(second, first)
+
+    # The same without resolved, where the tunnel's server stands first in resolv.conf.
+    network.run(
+        "nyc",
+        "systemctl stop systemd-resolved.service; rm -f /etc/resolv.conf /run/wgnet/refresh.json\n"
+        f"printf 'nameserver %s\\n' {ADDRESSES[HUB]} {_OUTSIDE} >/etc/resolv.conf",
+    )
+    mend(second, first)
     mesh.running.machine.run("systemctl stop lab-names.service")
-    record_property("refresh", str(pinging))
-    assert mesh.endpoint() == first
-    assert pinging.lost == {"nyc": 0}
+    for number, pinging in enumerate(counted, 1):
+        record_property(f"refresh {number}", str(pinging))
+    assert [pinging.lost for pinging in counted] == [{"nyc": 0}] * 3
 
 
-@pytest.mark.every_day("bookworm-networkd", "trixie-networkmanager")
 def test_a_hub_changes_its_key_while_packets_flow(
     machine: Machine, suite: str, hub_manager: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
