@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wgnet.cli.context import Context
+from wgnet.cli.context import EXIT_NOT_STARTED, Context
 from wgnet.cli.hosts import report_unknown_host, this_host
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
@@ -32,8 +32,19 @@ from wgnet.system.programs import ProgramError, find_program, run_program
 from wgnet.system.secrets import SecretFinder
 from wgnet.system.target import InterfaceTarget, Target, interface_target, keyfile_path
 
-__all__ = ["MachinePlan", "check_machine", "open_bus", "plan_machine", "refuse_root"]
+__all__ = [
+    "MachinePlan",
+    "check_machine",
+    "host_plans",
+    "not_planned",
+    "open_bus",
+    "plan_machine",
+    "refuse_root",
+    "report_not_running",
+]
 
+#: What the machine, not the topology, is to blame for.
+_LACKING = (codes.CANNOT_START, codes.NM_NOT_RUNNING, codes.NM_DENIED, codes.NM_REFUSED, codes.NM_NO_ANSWER)
 _SYSTEMD_VERSION = re.compile(r"systemd (\d+)")
 
 
@@ -72,16 +83,12 @@ def open_bus(context: Context) -> Bus | None:
 def plan_machine(context: Context, fleet: Fleet, bus: Bus) -> MachinePlan | None:
     """Return what this machine is to be by its topologies; None after reporting why that cannot be said."""
     networks = frozenset(routing.topology.name for routing in fleet.routings) if context.files else None
+    found = host_plans(context, fleet, bus)
+    if found is None:
+        return None
+    name, plans = found
     if not fleet.routings:
         return MachinePlan(name="", plans=(), target=Target(artifacts=(), interfaces=(), networks=None), wanted=())
-    name = this_host(context, context.options.host)
-    if name is None:
-        return None
-    hosts = fleet.host_names()
-    if name not in hosts and context.files:
-        report_unknown_host(context, name, hosts)
-        return None
-    plans = tuple(_at_running_version(plan, bus) for plan in fleet.plan_host(name).interfaces)
     finder = SecretFinder(store=open_store(context), root=context.root)
     managers = Managers(Templates(context.root / "etc/wgnet/templates"))
     artifacts: dict[str, Artifact] = {}
@@ -110,6 +117,29 @@ def plan_machine(context: Context, fleet: Fleet, bus: Bus) -> MachinePlan | None
         disowned=tuple(disowned),
     )
     return MachinePlan(name=name, plans=plans, target=target, wanted=tuple(wanted))
+
+
+def not_planned(context: Context) -> int:
+    """Return the status of a run that has no plan: 6 where the machine lacks something, 1 where the topology does."""
+    lacks = any(each.code in _LACKING for each in context.diagnostics)
+    return EXIT_NOT_STARTED if lacks else context.status()
+
+
+def host_plans(context: Context, fleet: Fleet, bus: Bus) -> tuple[str, tuple[InterfacePlan, ...]] | None:
+    """Return this machine's name in its topologies, and its interfaces' plans; None after reporting that it has none.
+
+    Without a topology the name is empty.
+    """
+    if not fleet.routings:
+        return "", ()
+    name = this_host(context, context.options.host)
+    if name is None:
+        return None
+    hosts = fleet.host_names()
+    if name not in hosts and context.files:
+        report_unknown_host(context, name, hosts)
+        return None
+    return name, tuple(_at_running_version(plan, bus) for plan in fleet.plan_host(name).interfaces)
 
 
 def _check_private_key(plan: InterfacePlan, secrets: InterfaceSecrets, diagnostics: Diagnostics) -> None:
@@ -158,15 +188,16 @@ def check_machine(context: Context, managers: Sequence[Manager], bus: Bus) -> bo
             )
     try:
         if Manager.NETWORKD in managers and not Networkd(bus).is_running():
-            _not_running(diagnostics, "systemd-networkd", "systemd-networkd.service")
+            report_not_running(diagnostics, "systemd-networkd", "systemd-networkd.service")
         if Manager.NETWORKMANAGER in managers and not NetworkManagerDaemon(bus).is_running():
-            _not_running(diagnostics, "NetworkManager", "NetworkManager.service")
+            report_not_running(diagnostics, "NetworkManager", "NetworkManager.service")
     except (DBusError, NmError) as error:
         diagnostics.report(codes.CANNOT_START, f"{error}; nothing was changed")
     return not diagnostics.has_errors
 
 
-def _not_running(diagnostics: Diagnostics, name: str, unit: str) -> None:
+def report_not_running(diagnostics: Diagnostics, name: str, unit: str) -> None:
+    """Report a manager that does not run here."""
     diagnostics.report(
         codes.CANNOT_START,
         f"{name} does not run here; nothing was changed",

@@ -150,8 +150,8 @@ class LiveState:
     `devices` are its WireGuard devices, `links` and `routes` those of the interfaces, in all tables but `local`.
     `rules` are all of the host's. `forwarding` are the IP versions of the whole host, `source_valid_mark` is
     net.ipv4.conf.all.src_valid_mark. `tables` are the nftables whose names begin with `wgnet`, None where there is no
-    nft(8) to ask. `dns` is None where systemd-resolved does not run. `devices_known` is false where wg(8) was not asked:
-    it answers root alone.
+    nft(8) to ask. `dns` is None where systemd-resolved does not run. `devices_known` is false where wg(8) was not
+    asked, which answers root alone.
     """
 
     devices: Mapping[str, LiveDevice]

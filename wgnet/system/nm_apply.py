@@ -64,12 +64,16 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A profile as it is, with its secrets. `applied` is what its device was given, None where it is not active."""
+    """A profile as it is, with its secrets. `applied` is what its device was given, None where it is not active.
+
+    Without `secrets_known` nobody asked for the secrets, and `settings` lacks them.
+    """
 
     profile: Profile
     settings: DbusSettings = field(repr=False)
     active: Active | None
     applied: DbusSettings | None = field(repr=False)
+    secrets_known: bool = True
 
     @property
     def configured(self) -> dict[str, str | None]:
@@ -127,7 +131,7 @@ def find_profile(nm: NetworkManagerDaemon, uuid: str, *, secrets: bool = True) -
             # On its way down.
             if error.problem not in (NmProblem.GONE, NmProblem.REFUSED):
                 raise
-    return Found(profile=profile, settings=settings, active=active, applied=applied)
+    return Found(profile=profile, settings=settings, active=active, applied=applied, secrets_known=secrets)
 
 
 def save_profile(nm: NetworkManagerDaemon, uuid: str) -> SavedProfile | None:

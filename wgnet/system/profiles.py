@@ -30,7 +30,7 @@ from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot
 from wgnet.system.target import KERNEL_MTU, InterfaceTarget, Target, keyfile_path
 from wgnet.system.wireguard import read_devices, set_device
 
-__all__ = ["Profiles", "ReportedError", "read_record"]
+__all__ = ["Profiles", "ReportedError", "read_record", "read_record_file", "write_record_file"]
 
 _RECORD = "var/lib/wgnet/profiles.json"
 _CHECKPOINTS = "var/lib/wgnet/apply/checkpoints.json"
@@ -46,8 +46,13 @@ class ReportedError(Exception):
 
 def read_record(root: Path = Path("/")) -> dict[str, Owned]:
     """Return the interfaces whose profiles are wgnet's, as the record has them; none where it cannot be read."""
+    return read_record_file(root / _RECORD)
+
+
+def read_record_file(path: Path) -> dict[str, Owned]:
+    """Return what the record in a file has; nothing where it cannot be read."""
     try:
-        value = json.loads((root / _RECORD).read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
         return {
             str(each["interface"]): Owned(network=str(each["network"]), manager=Manager.NETWORKMANAGER, uuid=str(uuid))
             for uuid, each in value["profiles"].items()
@@ -57,8 +62,11 @@ def read_record(root: Path = Path("/")) -> dict[str, Owned]:
 
 
 def _write_record(root: Path, owned: Mapping[str, Owned]) -> None:
-    """Write the record, whole or not at all. Raises `OSError`."""
-    path = root / _RECORD
+    write_record_file(root / _RECORD, owned)
+
+
+def write_record_file(path: Path, owned: Mapping[str, Owned]) -> None:
+    """Write a record, whole or not at all; an empty one is none. Raises `OSError`."""
     profiles = {
         each.uuid: {"network": each.network, "interface": name} for name, each in owned.items() if each.uuid is not None
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import time
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
-from wgnet.cli.machine import MachinePlan, check_machine, open_bus, plan_machine, refuse_root
+from wgnet.cli.machine import MachinePlan, check_machine, not_planned, open_bus, plan_machine, refuse_root
 from wgnet.cli.terminal import is_terminal
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import quote_names
@@ -31,18 +32,16 @@ def run(context: Context) -> int:
     if bus is None:
         return EXIT_NOT_STARTED
     with bus:
+        if os.geteuid() != 0:
+            from wgnet.cli.user import apply_as_user
+
+            return apply_as_user(context, fleet, bus)
         plan = plan_machine(context, fleet, bus)
         if plan is None:
             return not_planned(context)
         if not check_machine(context, [each.manager for each in plan.plans], bus):
             return EXIT_NOT_STARTED
         return apply_plan(context, plan, bus)
-
-
-def not_planned(context: Context) -> int:
-    """Return the status of a run that has no plan: 6 where the machine lacks something, 1 where the topology does."""
-    lacks = any(each.code is codes.CANNOT_START for each in context.diagnostics)
-    return EXIT_NOT_STARTED if lacks else context.status()
 
 
 def apply_plan(context: Context, plan: MachinePlan, bus: Bus, what: str = "") -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
 from wgnet.cli.machine import refuse_root
@@ -17,6 +18,10 @@ def run(context: Context) -> int:
     """Keep what waits."""
     if refuse_root(context):
         return EXIT_USAGE
+    if os.geteuid() != 0:
+        from wgnet.cli.user import settle_as_user
+
+        return settle_as_user(context, keep=True)
     return settle(context)
 
 

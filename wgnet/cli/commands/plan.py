@@ -14,15 +14,15 @@ No secret is in it.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wgnet.cli.commands.apply import not_planned
 from wgnet.cli.context import EXIT_CHANGES, EXIT_DONE, EXIT_USAGE, Context
 from wgnet.cli.hosts import report_unknown_host
-from wgnet.cli.machine import MachinePlan, check_machine, open_bus, plan_machine
+from wgnet.cli.machine import MachinePlan, check_machine, not_planned, open_bus, plan_machine
 from wgnet.cli.masking import mask_secrets
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
@@ -105,14 +105,28 @@ def _of_machine(context: Context, fleet: Fleet) -> Changes | None:
     if bus is None:
         return None
     with bus:
-        plan = plan_machine(context, fleet, bus)
-        if plan is None or not check_machine(context, [each.manager for each in plan.plans], bus):
-            return None
         try:
+            if os.geteuid() != 0:
+                return _of_user(context, fleet, bus)
+            plan = plan_machine(context, fleet, bus)
+            if plan is None or not check_machine(context, [each.manager for each in plan.plans], bus):
+                return None
             return _compare(context, plan, bus)
         except (LiveError, NmError, DBusError, OSError) as error:
             context.diagnostics.report(codes.CANNOT_START, str(error), help=getattr(error, "help", None) or ())
             return None
+
+
+def _of_user(context: Context, fleet: Fleet, bus: Bus) -> Changes | None:
+    """Compare what a user may change: profiles. Raises `LiveError`."""
+    from wgnet.cli.user import compare_as_user, plan_as_user
+
+    plan = plan_as_user(context, fleet, bus)
+    found = None if plan is None else compare_as_user(context, plan, bus)
+    if plan is None or found is None:
+        return None
+    live, costs, profiles = found
+    return Changes(host=plan.name or None, live=tuple(live), costs=tuple(costs), profiles=tuple(profiles))
 
 
 def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from wgnet.cli.commands.apply import apply_plan
 from wgnet.cli.context import EXIT_NOT_STARTED, EXIT_USAGE, Context
 from wgnet.cli.machine import MachinePlan, check_machine, open_bus, refuse_root
@@ -18,6 +20,10 @@ def run(context: Context) -> int:
     network = context.options.network
     if refuse_root(context):
         return EXIT_USAGE
+    if os.geteuid() != 0:
+        from wgnet.cli.user import remove_as_user
+
+        return remove_as_user(context)
     manifest = read_manifest(context.root, runtime=False, diagnostics=context.diagnostics)
     if manifest is None:
         return EXIT_NOT_STARTED

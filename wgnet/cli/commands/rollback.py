@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
 from wgnet.cli.machine import open_bus, refuse_root
 from wgnet.diagnostics import codes
@@ -18,6 +20,10 @@ def run(context: Context) -> int:
     options = context.options
     if refuse_root(context):
         return EXIT_USAGE
+    if os.geteuid() != 0:
+        from wgnet.cli.user import settle_as_user
+
+        return settle_as_user(context, keep=False)
     guard = Guard(context.root)
     patience = LIMIT_S if options.armed else _PATIENCE_S
     try:

@@ -239,6 +239,32 @@ PAGES = (
         ),
     ),
     Explanation(
+        code=codes.NM_NOT_OWN,
+        meaning=(
+            "A user who is not root applies a topology, and the profile is not to be that user's alone. "
+            "NetworkManager then asks polkit whether the user may change what is everybody's, and polkit asks for an "
+            "administrator's password, or says no where there is nobody to ask. A profile that names other users "
+            "alone cannot be changed by this one at all."
+        ),
+        way_out=(
+            "Give the host `permissions: [alice]`, with exactly the user who applies it, or run the command with sudo. "
+            "A profile of one user is up only while that user is logged in."
+        ),
+    ),
+    Explanation(
+        code=codes.NEEDS_ROOT,
+        meaning=(
+            "Beside the profile the plan has files that only root may write: kernel parameters for forwarding, rules "
+            "of nftables, and the units that load them. A user's apply leaves them out, so the connection comes up, "
+            "and what they are for (passing packets on, masquerading, an exit node behind a strict reverse path "
+            "filter) does not work until they are there."
+        ),
+        way_out=(
+            "Run `wgnet apply` as root once, or `wgnet render --system`: the files stay, and later changes of the "
+            "profile need them no more."
+        ),
+    ),
+    Explanation(
         code=codes.LIVE_STATE,
         meaning=(
             "`wgnet status` asks wg(8), ip(8) and nft(8) for what the kernel has, and one of them is missing, was not "
