@@ -6,15 +6,19 @@ NetworkManager is stood in for here; the real one is asked in tests/dbus and in 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wgnet.live.device import DeviceSettings
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.live.changes import DeviceChange
+from wgnet.live.device import DeviceSettings, parse_dump
 from wgnet.managers.nm_settings import Property, Setting, Settings
 from wgnet.syntax.spec import Manager
 from wgnet.system import profiles as profiles_module
 from wgnet.system.profiles import Profiles, read_record
+from wgnet.system.snapshot import Owned, Snapshot
 from wgnet.system.target import InterfaceTarget, Target
 
 UUID = "5f3b8a52-35c1-4d51-8d0e-77a4f9d5ad01"
@@ -71,3 +75,44 @@ def test_a_checkpoint_that_nobody_noted_is_found_by_its_one_interface(
     Profiles.keep(None, tmp_path, ["wg0"])  # type: ignore[arg-type]
     assert daemon.kept == ["/noted", "/ours"]
     assert not (folder / "checkpoints.json").exists()
+
+
+CHANGED, ROAMED, PLAIN = "c" * 42 + "A=", "r" * 42 + "A=", "p" * 42 + "A="
+
+
+def dump(changed: str, roamed: str, plain: str) -> str:
+    ends = {CHANGED: changed, ROAMED: roamed, PLAIN: plain}
+    lines = [f"wg0\t{'k' * 42}A=\t{'l' * 42}A=\t51820\toff"]
+    lines += [f"wg0\t{key}\t(none)\t{end}\t10.0.0.{n}/32\t0\t0\t0\toff" for n, (key, end) in enumerate(ends.items())]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def test_an_endpoint_that_the_change_has_set_is_set_back_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left as it is, the way back would never come to its end."""
+    mine = Owned(network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID)
+    snapshot = Snapshot(
+        artifacts=(),
+        dump=dump("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"),
+        mtus={},
+        owned={"wg0": mine},
+        made={"wg0": mine},
+        configured={"wg0": {CHANGED: "192.0.2.1:1", ROAMED: "192.0.2.2:1", PLAIN: None}},
+        replaced={"wg0": {CHANGED: "192.0.2.9:9", ROAMED: "192.0.2.2:1", PLAIN: None}},
+        parameters={},
+        profiles={UUID: None},
+    )
+    found: list[DeviceChange] = []
+
+    def restore(_nm: object, _saved: object, _uuid: str, settle: Callable[[], None]) -> None:
+        settle()
+
+    live = parse_dump(dump("192.0.2.9:9", "198.51.100.2:7", "198.51.100.3:7"))
+    monkeypatch.setattr(profiles_module, "NetworkManagerDaemon", lambda _: Daemon({}))
+    monkeypatch.setattr("wgnet.system.nm_apply.restore_profile", restore)
+    monkeypatch.setattr(profiles_module, "read_devices", lambda: live)
+    monkeypatch.setattr(profiles_module, "set_device", lambda change, _: found.append(change))
+    Profiles.restore(None, snapshot, Diagnostics(), tmp_path)  # type: ignore[arg-type]
+    [change] = found
+    assert [(peer.public_key, peer.endpoint) for peer in change.peers] == [(CHANGED, "192.0.2.1:1")]

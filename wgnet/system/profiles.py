@@ -262,10 +262,12 @@ class Profiles:
             )
             with _reporting(owned.network, diagnostics):
                 before, after = snapshot.configured.get(name, {}), snapshot.replaced.get(name, {})
-                same = {
-                    key: peer.endpoint for key, peer in target.device.peers.items() if before.get(key) == after.get(key)
+                # What the change has set is set back; where it set nothing, a peer may have roamed since.
+                configured = {
+                    key: peer.endpoint if before.get(key) == after.get(key) else None
+                    for key, peer in target.device.peers.items()
                 }
-                settle = Profiles._settling(target, same, diagnostics)
+                settle = Profiles._settling(target, configured, diagnostics)
                 active = nm_apply.restore_profile(nm, saved, uuid, settle)
                 if active is not None and device is not None:
                     settle()
