@@ -290,6 +290,19 @@ def test_one_difference_is_named_once(change: Change, lines: list[str]) -> None:
     assert all(each.aspect in ASPECTS for each in found)
 
 
+def test_without_wg_everything_else_is_compared() -> None:
+    """A user sees addresses, routes and rules, and what kind of interface it is."""
+    plan = host("exit-node", Manager.NETWORKMANAGER, "desktop")
+    live = replace(live_of(plan), devices={}, devices_known=False)
+    wanted = wanted_of(plan)
+    assert find_drift(wanted, live) == []
+    [route, *others] = sorted(live.routes, key=str)
+    assert len(find_drift(wanted, replace(live, routes=frozenset(others)))) == 1, route
+    [(name, link)] = live.links.items()
+    [told] = find_drift(wanted, replace(live, links={name: replace(link, kind="dummy")}))
+    assert (told.aspect, told.found) == ("link", "dummy")
+
+
 def test_forwarding_is_missed_and_never_too_much() -> None:
     """Others want a host to forward too, but an interface that is kept from it does not."""
     plan = own("exit")

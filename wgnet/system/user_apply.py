@@ -27,6 +27,7 @@ from wgnet.system import nm_apply
 from wgnet.system.apply import Outcome
 from wgnet.system.dbus import Bus, DBusError
 from wgnet.system.interrupts import InterruptedApplyError, signals_as_errors, signals_ignored
+from wgnet.system.links import link_exists
 from wgnet.system.live import LiveError, read_public_state
 from wgnet.system.nm import Active, NetworkManagerDaemon, NmError, NmProblem
 from wgnet.system.profiles import ReportedError
@@ -216,6 +217,8 @@ class UserApplication:
     def _may_start(self, steps: Sequence[ProfileStep], confirm: float | None) -> bool:
         """Report what is known beforehand not to be allowed; return whether nothing is."""
         changing = [each for each in steps if each.changes]
+        if self._foreign(steps):
+            return False
         moving = [each for each in changing if each.up or _is_active(each)]
         if moving and self._nm.permission("network-control") == "no":
             nm_apply.report_problem(
@@ -237,6 +240,23 @@ class UserApplication:
         else:
             return True
         return False
+
+    def _foreign(self, steps: Sequence[ProfileStep]) -> bool:
+        """Report interfaces that are somebody else's: NetworkManager would take them over."""
+        own = {
+            each.found.active.interface for each in steps if each.found is not None and each.found.active is not None
+        }
+        found = [each for each in steps if each.up and each.name not in own and link_exists(each.name)]
+        for each in found:
+            self.diagnostics.report(
+                codes.FOREIGN_INTERFACE,
+                f"there is an interface '{each.name}' that no profile of '{each.network}' made; nothing was changed",
+                help=(
+                    f"take it down the way it came up, `wg-quick down {each.name}` for example",
+                    f"give the network '{each.network}' another `interface`",
+                ),
+            )
+        return bool(found)
 
     def _refuse_confirm(self, why: str) -> None:
         self.diagnostics.report(

@@ -85,8 +85,9 @@ PAGES = (
         code=codes.CANNOT_START,
         meaning=(
             "To apply a topology wgnet must be root, on a running system: it talks to systemd-networkd or "
-            "NetworkManager over D-Bus, and reads and sets the kernel's WireGuard devices with wg(8) and ip(8). One of "
-            "these is missing. Nothing was touched."
+            "NetworkManager over D-Bus, and reads and sets the kernel's WireGuard devices with wg(8) and ip(8). A user "
+            "may change NetworkManager's profiles alone, with keys that are at hand. One of these is missing. Nothing "
+            "was touched."
         ),
         way_out=(
             "Do what the message says. To write the files alone, without a running system, as in an image build, use "
