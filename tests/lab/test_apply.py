@@ -28,7 +28,7 @@ _RESTART = {"networkd": "systemctl restart systemd-networkd", "networkmanager": 
 
 
 # One of each suite, and each manager, every day: six minutes each; all of them at night.
-@pytest.mark.every_day("bookworm-networkd", "trixie-networkmanager", "forky-networkd")
+@pytest.mark.every_day("bookworm-networkmanager", "trixie-networkd", "forky-networkd")
 def test_twenty_changes_lose_no_packet(
     machine: Machine, suite: str, hub_manager: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -20,7 +20,10 @@ from lab.running import Running
 from lab.settle import settle
 from wgnet.managers.networkmanager import profile_uuid
 
-pytestmark = [pytest.mark.scenario_of("office", modes=["networkmanager"]), pytest.mark.every_day("-networkmanager-")]
+pytestmark = [
+    pytest.mark.scenario_of("office", modes=["networkmanager"]),
+    pytest.mark.every_day("bookworm-networkmanager-"),
+]
 
 _DRIVER = Path(__file__).parent / "guest" / "profile.py"
 _PYTHON = WGNET.removesuffix(" -m wgnet")

@@ -20,7 +20,11 @@ from lab.running import Running
 from lab.settle import settle
 
 # What changes a hub by hand knows how its manager mends it.
-pytestmark = pytest.mark.scenario_of("office", modes=("networkd", "networkmanager"))
+pytestmark = [
+    pytest.mark.scenario_of("office", modes=("networkd", "networkmanager")),
+    # One suite every day, all at night: status is the same everywhere, and two suites take five minutes more.
+    pytest.mark.every_day("trixie-"),
+]
 
 #: Python and a dozen of tools start slowly under emulation.
 _LIMIT = 300
