@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 from cli.command import PROGRAM, Result, environment, wgnet_here
 from realparsers import require_root
+from realparsers.users import call_as_user
 
 HERE = "lp/qXJlJu0ZUNgPqO1hPhNzmqHZ0SlhwaUAhqMEISR8="
 A = "xeWmdxiLjgebpcItF1ouRo0ntrgFekquRJZQO+vsQVs="
@@ -236,17 +239,10 @@ def test_while_another_wgnet_changes_the_machine_nothing_is_done(machine: Machin
 def test_only_root_may(tmp_path: Path) -> None:
     require_root("another user runs it")
     (tmp_path / "office.yaml").write_text(TOPOLOGY)
-    tmp_path.chmod(0o755)
-    done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *PROGRAM, "refresh", "office.yaml"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 6, done.stderr
-    assert "error[WG6010]: only root may" in done.stderr
+    with contextlib.chdir(tmp_path):
+        said = call_as_user(65534, lambda: astuple(wgnet_here("refresh", "office.yaml")))
+    assert said[0] == 6, said
+    assert "error[WG6010]: only root may" in said[2]
 
 
 @pytest.mark.parametrize("words", [("--root", "/mnt"), ("--host", "a", "--host", "b"), ("--for", "soon")])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import xml.etree.ElementTree  # noqa: F401 - dbus_next imports it, and a user without rights could not read it then
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import dbus_next  # noqa: F401 - as above
@@ -14,6 +14,7 @@ import pytest
 from realparsers import available
 from realparsers.bus import USER_NUMBER, BusHost
 from realparsers.sandbox import require_root
+from realparsers.users import call_as_user
 
 from wgnet.system.dbus import Bus
 from wgnet.system.nm import NetworkManagerDaemon
@@ -61,24 +62,4 @@ def nm(bus: Bus) -> NetworkManagerDaemon:
 def as_user() -> Callable[[Callable[[], Any]], Any]:
     """Call a function in another process, as a person who is not root; return what it returns, in JSON."""
 
-    def call(function: Callable[[], Any]) -> Any:
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                os.setgroups([])
-                os.setgid(USER_NUMBER)
-                os.setuid(USER_NUMBER)
-                os.write(writer, json.dumps(function()).encode())
-                status = 0
-            finally:
-                os._exit(status)
-        os.close(writer)
-        with os.fdopen(reader, "rb") as pipe:
-            answer = pipe.read()
-        _, status = os.waitpid(child, 0)
-        assert status == 0
-        return json.loads(answer)
-
-    return call
+    return partial(call_as_user, USER_NUMBER)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import pkgutil
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,10 @@ import pytest
 from realparsers.bus import USER, USER_NUMBER, BusHost
 from realparsers.sandbox import require_root
 
-import wgnet
 from wgnet.cli.main import main
 from wgnet.diagnostics import codes
+from wgnet.managers import templates
+from wgnet.managers.templates import package_folder
 from wgnet.system.dbus import Bus
 from wgnet.system.live import read_public_state
 from wgnet.system.lock import lock_folder
@@ -107,11 +106,8 @@ class Desk:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _everything_imported(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A user without rights may not be able to read this interpreter's modules later."""
-    for module in pkgutil.walk_packages(wgnet.__path__, "wgnet."):
-        if not module.name.endswith("__main__"):
-            import_module(module.name)
+def _everything_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A user without rights may not be able to read this interpreter's modules, or the checkout, later."""
     read_public_state(["lo"])
     for name in ("ascii", "utf-8-sig", "idna"):
         codecs.lookup(name)
@@ -122,6 +118,15 @@ def _everything_imported(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert main(["keys", "generate", str(file), "--keys", str(folder / "keys")]) == 0
         assert main(["render", str(file), "--keys", str(folder / "keys"), "-o", str(folder / "out")]) == 0
         assert main(["plan", str(file), "--format", "json", "-o", str(folder / "out")]) == 0
+    with (
+        tempfile.TemporaryDirectory(prefix="wgnet-templates-", dir="/tmp") as readable,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        os.chmod(readable, 0o755)
+        shutil.copytree(package_folder(), readable, dirs_exist_ok=True)
+        os.chmod(readable, 0o755)
+        patch.setattr(templates, "package_folder", lambda: Path(readable))
+        yield
 
 
 @contextmanager

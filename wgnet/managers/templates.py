@@ -109,7 +109,7 @@ class Templates:
             if text is not None:
                 self._own[str(path)] = text
                 return text, str(path), None
-        path = _package_folder().joinpath(*parts)
+        path = package_folder().joinpath(*parts)
         return (path.read_text(encoding="utf-8"), str(path), None) if path.is_file() else None
 
     def _problem(self, error: Exception) -> TemplateProblem | None:
@@ -143,7 +143,7 @@ class Templates:
 
 
 @cache
-def _package_folder() -> Path:
+def package_folder() -> Path:
     """Return the templates of an installed package, else those of the checkout that holds it."""
     from pathlib import Path
 
