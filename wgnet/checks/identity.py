@@ -111,8 +111,13 @@ def check_public_keys(topology: Topology, diagnostics: Diagnostics) -> None:
                 )
 
 
-def check_public_keys_present(topology: Topology, diagnostics: Diagnostics, severity: Severity) -> None:
-    """Every host has a public key: an error where files are made, a note where a network is only looked at."""
+def check_public_keys_present(
+    topology: Topology, diagnostics: Diagnostics, severity: Severity, keyless: str | None = None
+) -> None:
+    """Every host has a public key: an error where files are made, a note where a network is only looked at.
+
+    A note also of the host `keyless`, whose own files are made: its peers need the key, those files do not.
+    """
     for host in topology.hosts:
         if host.public_key is None and not host.disabled and not host.is_bad("public-key"):
             diagnostics.report(
@@ -122,7 +127,7 @@ def check_public_keys_present(topology: Topology, diagnostics: Diagnostics, seve
                 help="make one with `wgnet keys generate`, which writes it here"
                 if host.manager is not Manager.EXTERNAL
                 else "ask whoever runs the host for it",
-                severity=severity,
+                severity=Severity.NOTE if host.name == keyless else severity,
             )
 
 

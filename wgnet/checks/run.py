@@ -13,15 +13,17 @@ from wgnet.plan.derive import Fleet
 from wgnet.routing.allowed_ips import Routing
 
 
-def check_topology(topology: Topology, diagnostics: Diagnostics, *, missing_keys: Severity) -> Routing | None:
+def check_topology(
+    topology: Topology, diagnostics: Diagnostics, *, missing_keys: Severity, keyless: str | None = None
+) -> Routing | None:
     """Check one network; return its routing, or None where there can be none.
 
-    `missing_keys` is how bad a host without a public key is.
+    `missing_keys` is how bad a host without a public key is; `keyless` is a host that needs none.
     """
     identity.check_subnets(topology, diagnostics)
     identity.check_addresses(topology, diagnostics)
     identity.check_public_keys(topology, diagnostics)
-    identity.check_public_keys_present(topology, diagnostics, missing_keys)
+    identity.check_public_keys_present(topology, diagnostics, missing_keys, keyless)
     identity.check_mtus(topology, diagnostics)
     identity.check_ports(topology, diagnostics)
     identity.check_advertised(topology, diagnostics)

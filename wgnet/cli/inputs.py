@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from wgnet.checks.run import check_fleet, check_topology
 from wgnet.diagnostics import codes
@@ -16,6 +16,8 @@ from wgnet.diagnostics.span import Span
 from wgnet.diagnostics.words import system_reason
 from wgnet.model.resolve import resolve_topology
 from wgnet.plan.derive import Fleet
+from wgnet.record import record
+from wgnet.routing.allowed_ips import Routing
 from wgnet.syntax.decode import parse_specification
 from wgnet.syntax.events import MAX_BYTES
 
@@ -106,19 +108,85 @@ def read_fleet(files: Sequence[str], diagnostics: Diagnostics, *, missing_keys: 
     """
     routings = []
     for file in files:
-        data = read_bytes(file, diagnostics)
-        if data is None:
-            continue
         own = Diagnostics(sources=diagnostics.sources)
-        spec = parse_specification(data, "<stdin>" if file == "-" else file, own)
-        if spec is not None:
-            topology = resolve_topology(spec, own)
-            routing = check_topology(topology, own, missing_keys=missing_keys)
-            if routing is not None:
-                routings.append(routing)
+        _, routing = _read_routing(file, own, missing_keys)
+        if routing is not None:
+            routings.append(routing)
         diagnostics.items.extend(own.items)
     if diagnostics.has_errors:
         return None
     fleet = Fleet(tuple(routings))
     check_fleet(fleet, diagnostics)
     return None if diagnostics.has_errors else fleet
+
+
+def _read_routing(
+    file: str, diagnostics: Diagnostics, missing_keys: Severity, host: str | None = None
+) -> tuple[str | None, Routing | None]:
+    """Return the name of a file's network as far as it can be told, and its routing, which may have errors."""
+    data = read_bytes(file, diagnostics)
+    if data is None:
+        return None, None
+    spec = parse_specification(data, "<stdin>" if file == "-" else file, diagnostics)
+    if spec is None:
+        return None, None
+    topology = resolve_topology(spec, diagnostics)
+    routing = check_topology(topology, diagnostics, missing_keys=missing_keys, keyless=host)
+    return topology.name or None, routing
+
+
+@record()
+class SoundFleet:
+    """The topologies that have no errors, and those that were set aside, by file, with their network if it is known."""
+
+    fleet: Fleet
+    aside: Mapping[str, str | None]
+
+
+def read_sound_fleet(
+    files: Sequence[str], diagnostics: Diagnostics, *, host: str, present: Collection[str], strict: bool = False
+) -> SoundFleet:
+    """Read the system's topology files; one that has errors, or does not go with the others, is set aside alone.
+
+    Of files that contradict each other the administrator's stays, then those whose networks are `present`. The `host`
+    itself needs no public key to be in one. With `strict` warnings are errors.
+    """
+    aside: dict[str, str | None] = {}
+    found: list[tuple[str, Routing]] = []
+    for file in files:
+        own = Diagnostics(sources=diagnostics.sources)
+        network, routing = _read_routing(file, own, Severity.ERROR, host)
+        if routing is None or not _is_sound(own, strict):
+            aside[file] = network
+        else:
+            found.append((file, routing))
+        diagnostics.items.extend(own.items)
+    fleet, own = _checked([routing for _, routing in found], diagnostics)
+    if not _is_sound(own, strict):
+        found.sort(key=lambda each: _rank(each[0], each[1], present))
+        sound: list[Routing] = []
+        for file, routing in found:
+            fleet, own = _checked([*sound, routing], diagnostics)
+            if _is_sound(own, strict):
+                sound.append(routing)
+            else:
+                aside[file] = routing.topology.name
+                diagnostics.items.extend(own.items)
+        fleet, own = _checked(sound, diagnostics)
+    diagnostics.items.extend(own.items)
+    return SoundFleet(fleet=fleet, aside=aside)
+
+
+def _checked(routings: Sequence[Routing], diagnostics: Diagnostics) -> tuple[Fleet, Diagnostics]:
+    fleet, own = Fleet(tuple(routings)), Diagnostics(sources=diagnostics.sources)
+    check_fleet(fleet, own)
+    return fleet, own
+
+
+def _is_sound(diagnostics: Diagnostics, strict: bool) -> bool:
+    return not diagnostics.has_errors and not (strict and diagnostics.count(Severity.WARNING))
+
+
+def _rank(file: str, routing: Routing, present: Collection[str]) -> tuple[bool, bool, int, str]:
+    folder = next(n for n, folder in enumerate(SYSTEM_FOLDERS) if os.path.dirname(file).endswith(folder))
+    return folder > 0, routing.topology.name not in present, folder, os.path.basename(file)
