@@ -427,6 +427,40 @@ def test_generate_on_the_host_itself(tmp_path: Path) -> None:
     assert (both.status, both.out) == (2, "")
 
 
+def test_a_packages_topology_is_not_changed_by_the_first_boot(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for folder in ("etc/wgnet", "usr/lib/wgnet"):
+        (root / folder).mkdir(parents=True)
+    (root / "etc/wgnet/host").write_text("nyc\n")
+    path = root / "usr/lib/wgnet/office.yaml"
+    path.write_text(KEYLESS)
+    (root / "usr/lib/wgnet/broken.yaml").write_text("wgnet: [")
+    arguments = ("keys", "generate", "--root", root)
+    done = wgnet(*arguments, cwd=tmp_path)
+    private = PrivateKey.parse((root / "etc/wgnet/office.key").read_text().strip())
+    assert isinstance(private, PrivateKey)
+    assert done.out == f"office: nyc {private.public()} (in /etc/wgnet/office.pub)\n"
+    # Another package's broken topology keeps nobody's key from being made.
+    assert (done.status, "broken.yaml" in done.err, done.err.count("error[")) == (1, True, 1)
+    public = root / "etc/wgnet/office.pub"
+    assert (public.read_text(), stat.S_IMODE(public.stat().st_mode)) == (f"{private.public()}\n", 0o644)
+    assert path.read_text() == KEYLESS
+    (root / "usr/lib/wgnet/broken.yaml").unlink()
+    again = wgnet(*arguments, cwd=tmp_path)
+    assert (again.status, again.out, again.err) == (0, done.out, "")
+    # A place that cannot be written is said, and the key stays.
+    public.unlink()
+    public.mkdir()
+    failed = wgnet(*arguments, cwd=tmp_path)
+    assert (failed.status, "office.pub' cannot be written" in failed.err) == (1, True)
+    assert PrivateKey.parse((root / "etc/wgnet/office.key").read_text().strip()).public() == private.public()
+    # Once the topology has the key, nothing is left to be said elsewhere.
+    public.rmdir()
+    path.write_text(path.read_text().replace("nyc:\n", f'nyc:\n    public-key: "{private.public()}"\n'))
+    told = wgnet(*arguments, cwd=tmp_path)
+    assert (told.status, told.out, public.exists()) == (0, f"office: nyc {private.public()}\n", False)
+
+
 # --- keys show, keys export ------------------------------------------------------------------------------------------
 
 

@@ -144,18 +144,25 @@ class SoundFleet:
 
 
 def read_sound_fleet(
-    files: Sequence[str], diagnostics: Diagnostics, *, host: str, present: Collection[str], strict: bool = False
+    files: Sequence[str],
+    diagnostics: Diagnostics,
+    *,
+    present: Collection[str],
+    host: str | None = None,
+    missing_keys: Severity = Severity.ERROR,
+    strict: bool = False,
 ) -> SoundFleet:
     """Read the system's topology files; one that has errors, or does not go with the others, is set aside alone.
 
     Of files that contradict each other the administrator's stays, then those whose networks are `present`. The `host`
-    itself needs no public key to be in one. With `strict` warnings are errors.
+    itself needs no public key to be in one; `missing_keys` is how bad that is of others. With `strict` warnings are
+    errors.
     """
     aside: dict[str, str | None] = {}
     found: list[tuple[str, Routing]] = []
     for file in files:
         own = Diagnostics(sources=diagnostics.sources)
-        network, routing = _read_routing(file, own, Severity.ERROR, host)
+        network, routing = _read_routing(file, own, missing_keys, host)
         if routing is None or not _is_sound(own, strict):
             aside[file] = network
         else:

@@ -10,12 +10,14 @@ everyone. Who owns it is not asked: on a host, root has decided that.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.diagnostics.words import system_reason
 from wgnet.keys.base64 import KeyProblem
 from wgnet.keys.host import OwnPresharedKeys, parse_preshared_keys
 from wgnet.keys.store import FileProblem, decode_secret, encode_secret, is_encrypted
@@ -32,6 +34,7 @@ __all__ = [
     "read_host_private_key",
     "shred_previous_host_key",
     "switch_host_private_key",
+    "write_host_public_key",
 ]
 
 #: Nobody else may put a file of his own in the place of a key.
@@ -99,6 +102,34 @@ def create_host_private_key(
         diagnostics.report(codes.KEY_STORE, trouble.message, help=trouble.help)
         return None
     return key
+
+
+def write_host_public_key(
+    root: Path, path: PurePosixPath, key: PrivateKey, diagnostics: Diagnostics
+) -> PurePosixPath | None:
+    """Write the public key of a private one beside it, as `NAME.pub` (0644); return where, None after an error."""
+    place = path.with_suffix(".pub") if path.suffix == ".key" else path.with_name(f"{path.name}.pub")
+    shown, new = str(_below(root, place)), f".{place.name}.new"
+    try:
+        with secretfiles.folder_beneath(root, path.parent, _FOLDER) as folder:
+            if folder is None or isinstance(folder, Trouble):
+                diagnostics.report(
+                    codes.KEY_STORE, f"the folder of '{shown}' is not there" if folder is None else folder.message
+                )
+                return None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new, dir_fd=folder)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(new, flags, 0o600, dir_fd=folder), "w", encoding="ascii") as stream:
+                os.fchmod(stream.fileno(), 0o644)
+                stream.write(f"{key.public()}\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(new, place.name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        diagnostics.report(codes.KEY_STORE, f"'{shown}' cannot be written: {system_reason(error)}")
+        return None
+    return place
 
 
 def next_key_path(path: PurePosixPath) -> PurePosixPath:

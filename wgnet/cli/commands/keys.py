@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
 from wgnet.cli.hosts import report_unknown_host, this_host
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
+from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
 from wgnet.keys.match import check_key_pair
 from wgnet.keys.types import HIDDEN, PrivateKey
@@ -51,11 +54,6 @@ def _chosen(context: Context, fleet: Fleet) -> list[tuple[Topology, Host]]:
 def _generate(context: Context) -> int:
     """Make the missing keys in the key store, or this host's own, and write the public ones into the topology."""
     options = context.options
-    fleet = context.read_fleet(missing_keys=Severity.NOTE)
-    if fleet is None:
-        return context.status()
-    # That hosts have no key yet is why this runs.
-    context.diagnostics.items = [d for d in context.diagnostics if d.code is not codes.NO_PUBLIC_KEY]
     if options.keys is None:
         if options.encrypt:
             context.output.error("wgnet keys generate: --encrypt goes with --keys")
@@ -63,7 +61,11 @@ def _generate(context: Context) -> int:
         if len(options.host) > 1:
             context.output.error("wgnet keys generate: without --keys it makes the key of one host")
             return EXIT_USAGE
-        return _generate_here(context, fleet)
+        return _generate_here(context)
+    fleet = context.read_fleet(missing_keys=Severity.NOTE)
+    if fleet is None:
+        return context.status()
+    _forget_missing(context)
     store = open_store(context, must_exist=False, encrypt=options.encrypt)
     assert store is not None
     chosen = _chosen(context, fleet)
@@ -101,6 +103,11 @@ def _generate(context: Context) -> int:
     return context.status()
 
 
+def _forget_missing(context: Context) -> None:
+    """Do not report that hosts have no key yet: it is why this runs."""
+    context.diagnostics.items = [d for d in context.diagnostics if d.code is not codes.NO_PUBLIC_KEY]
+
+
 def _agrees(key: PrivateKey, host: Host, where: str, context: Context) -> bool:
     publics = [public for public in (host.public_key, host.next_public_key) if public is not None]
     return not publics or check_key_pair(key, publics, where, context.diagnostics, host.place("public-key"))
@@ -117,13 +124,20 @@ def _make_masters(context: Context, fleet: Fleet, store: KeyStore) -> int:
     return made
 
 
-def _generate_here(context: Context, fleet: Fleet) -> int:
-    """Make this host's own key, where its manager will look for it, and say its public key."""
+def _generate_here(context: Context) -> int:
+    """Make this host's own key, where its manager will look for it, and say its public key.
+
+    The public key is written into the topology if that is the administrator's. A package's is not to be changed: there
+    it is written beside the private key, for whoever tells the other hosts.
+    """
     from pathlib import PurePosixPath
 
-    from wgnet.system.hostkeys import create_host_private_key, read_host_private_key
+    from wgnet.system.hostkeys import create_host_private_key, read_host_private_key, write_host_public_key
 
-    name = this_host(context, context.options.host)
+    read = _read_here(context)
+    if read is None:
+        return context.status()
+    fleet, name = read
     if name is None:
         return EXIT_NOT_STARTED
     appearances = fleet.appearances(name)
@@ -137,15 +151,17 @@ def _generate_here(context: Context, fleet: Fleet) -> int:
         )
         return context.status()
     publics: dict[str, dict[str, str]] = {}
+    failed = False
     for planner, host in appearances:
         topology = planner.routing.topology
         if host.private_key.kind != "file":
             context.output.line(f"{topology.name}: the private key of '{name}' is not kept in a file")
             continue
+        own = Diagnostics(sources=context.diagnostics.sources)
         path = PurePosixPath(host.private_key.name)
-        key = read_host_private_key(context.root, path, context.diagnostics)
-        if key is None and host.public_key is not None and not context.failed:
-            context.diagnostics.report(
+        key = read_host_private_key(context.root, path, own)
+        if key is None and host.public_key is not None and not own.has_errors:
+            own.report(
                 codes.KEY_STORE,
                 f"the topology has a public key of '{name}', but its private key is not in '{path}'",
                 host.place("public-key"),
@@ -154,19 +170,52 @@ def _generate_here(context: Context, fleet: Fleet) -> int:
                     "remove `public-key` from the topology to have a new pair made",
                 ),
             )
-        if key is None and not context.failed:
+        if key is None and not own.has_errors:
             mode, uid, gid = host_key_ownership(context, host)
-            key = create_host_private_key(context.root, path, context.diagnostics, mode=mode, uid=uid, gid=gid)
+            key = create_host_private_key(context.root, path, own, mode=mode, uid=uid, gid=gid)
+        context.diagnostics.items.extend(own.items)
         if key is None:
-            return context.status()
+            failed = True
+            continue
         if not _agrees(key, host, str(path), context):
             continue
-        context.output.line(f"{topology.name}: {name} {key.public()}")
-        if host.public_key is None:
-            publics.setdefault(topology.file, {})[name] = key.public()
-    if context.failed:
-        return context.status()
-    return EXIT_NOT_STARTED if _write_public_keys(context, publics) is None else context.status()
+        where = ""
+        if host.public_key is None and not _may_be_edited(context, topology.file):
+            public_path = write_host_public_key(context.root, path, key, context.diagnostics)
+            if public_path is None:
+                failed = True
+                continue
+            where = f" (in {public_path})"
+        elif host.public_key is None:
+            publics.setdefault(topology.file, {})[host.name] = key.public()
+        context.output.line(f"{topology.name}: {name} {key.public()}{where}")
+    if failed or _write_public_keys(context, publics) is None:
+        return context.status() if context.failed else EXIT_NOT_STARTED
+    return context.status()
+
+
+def _read_here(context: Context) -> tuple[Fleet, str | None] | None:
+    """Return the topologies that were named, or those of the system that are sound, and this host's name."""
+    from wgnet.cli.inputs import find_files, read_sound_fleet
+
+    if context.files:
+        fleet = context.read_fleet(missing_keys=Severity.NOTE)
+        if fleet is None:
+            return None
+        _forget_missing(context)
+        return fleet, this_host(context, context.options.host)
+    files = find_files((), context.options.root, context.diagnostics)
+    if context.diagnostics.has_errors:
+        return None
+    name = this_host(context, context.options.host)
+    fleet = read_sound_fleet(files, context.diagnostics, missing_keys=Severity.NOTE, present=()).fleet
+    _forget_missing(context)
+    return fleet, name
+
+
+def _may_be_edited(context: Context, file: str) -> bool:
+    """Tell whether a topology is the administrator's: it was named, or it lies in /etc."""
+    return bool(context.files) or (context.root / "etc/wgnet") == Path(file).parent
 
 
 def host_key_ownership(context: Context, host: Host) -> tuple[int, int, int]:
