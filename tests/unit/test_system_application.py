@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -305,6 +307,63 @@ def test_there_is_nothing_to_remove_that_was_not_written(tmp_path: Path, monkeyp
     context.options.root = str(tmp_path)
     assert remove.run(context) == 1
     assert [item.code for item in context.diagnostics.items] == [codes.NOTHING_TO_REMOVE]
+
+
+class Waiting:
+    """An apply at a terminal that waits to be confirmed; `meanwhile` happens while it looks at the keyboard."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.meanwhile: Callable[[], None] = lambda: None
+        monkeypatch.setattr(apply_command, "is_terminal", lambda _: True)
+        monkeypatch.setattr(apply_command.select, "select", self._select)
+
+    def _select(self, *_: object) -> tuple[list[int], list[int], list[int]]:
+        self.meanwhile()
+        return [], [], []
+
+    def run(self) -> int:
+        context = context_of("apply", "--confirm", "60s", str(self.root))
+        context.options.root = str(self.root)
+        made = MachinePlan(name="a", plans=(), target=Target(artifacts=(), interfaces=()), wanted=())
+        return apply_command.apply_plan(context, made, None)  # type: ignore[arg-type]
+
+
+def test_who_waits_sees_that_it_was_confirmed(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Waiting(tmp_path, monkeypatch)
+    waiting.meanwhile = Guard(tmp_path).disarm
+    assert waiting.run() == 0
+
+
+def test_what_is_being_rolled_back_is_not_taken_for_confirmed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, guard = Waiting(tmp_path, monkeypatch), Guard(tmp_path)
+    disarmed = threading.Event()
+
+    def roll_back() -> None:
+        with guard.locked() as alone:
+            assert alone
+            guard.disarm()
+            disarmed.set()
+            time.sleep(0.3)  # systemctl takes its time
+            guard.forget()
+
+    def meanwhile() -> None:
+        threading.Thread(target=roll_back).start()
+        assert disarmed.wait(10)
+
+    waiting.meanwhile = meanwhile
+    assert waiting.run() == 4
+
+
+def test_a_rollback_that_failed_is_not_waited_for_for_ever(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = Waiting(tmp_path, monkeypatch)
+    monkeypatch.setattr(apply_command, "LIMIT_S", -60)
+    assert waiting.run() == 5
+    assert Guard(tmp_path).armed() is not None
 
 
 def test_a_host_of_wg_quick_is_told_how_it_goes_on(tmp_path: Path, world: World) -> None:

@@ -13,7 +13,7 @@ from wgnet.cli.terminal import is_terminal
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import quote_names
 from wgnet.syntax.spec import Manager
-from wgnet.system.apply import Application, Outcome
+from wgnet.system.apply import LIMIT_S, Application, Outcome
 from wgnet.system.dbus import Bus
 from wgnet.system.guard import Guard
 
@@ -97,7 +97,11 @@ def _confirmed(context: Context) -> int:
         context.output.line(f"confirm it within {armed.left:.0f} s with `wgnet confirm`, or it is rolled back")
         return EXIT_DONE
     context.output.error(f"press Enter within {armed.left:.0f} s to keep it, or run `wgnet confirm`; else it goes back")
-    while (armed := guard.armed()) is not None:
+    given_up = time.monotonic() + armed.left + LIMIT_S
+    while guard.armed() is not None:
+        if time.monotonic() > given_up:
+            context.output.error("not confirmed, and not rolled back: `journalctl -u wgnet-confirm` says why")
+            return int(Outcome.BROKEN.value)
         ready, _, _ = select.select([sys.stdin], [], [], _PAUSE_S)
         if ready and sys.stdin.readline():
             from wgnet.cli.commands.confirm import settle
@@ -105,7 +109,10 @@ def _confirmed(context: Context) -> int:
             return settle(context)
         if ready:
             time.sleep(_PAUSE_S)  # the terminal is closed, and stays ready
-    if guard.snapshot() is None:
+    # Whoever goes back disarms first, and forgets the snapshot at last; the lock is held until then.
+    with guard.locked(patience=LIMIT_S):
+        kept = guard.has_snapshot()
+    if not kept:
         context.output.error("not confirmed: rolled back")
         return int(Outcome.PUT_BACK.value)
     context.output.line("confirmed")
