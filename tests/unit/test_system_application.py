@@ -316,7 +316,7 @@ class Waiting:
         self.root = root
         self.meanwhile: Callable[[], None] = lambda: None
         monkeypatch.setattr(apply_command, "is_terminal", lambda _: True)
-        monkeypatch.setattr(apply_command.select, "select", self._select)
+        monkeypatch.setattr("select.select", self._select)
 
     def _select(self, *_: object) -> tuple[list[int], list[int], list[int]]:
         self.meanwhile()
