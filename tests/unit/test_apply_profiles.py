@@ -17,7 +17,7 @@ from wgnet.live.device import DeviceSettings, parse_dump
 from wgnet.managers.nm_settings import Property, Setting, Settings
 from wgnet.syntax.spec import Manager
 from wgnet.system import profiles as profiles_module
-from wgnet.system.profiles import Profiles, read_record
+from wgnet.system.profiles import Profiles, read_record, write_record_file
 from wgnet.system.snapshot import Owned, Snapshot
 from wgnet.system.target import InterfaceTarget, Target
 
@@ -38,12 +38,19 @@ class Daemon:
         self.kept.append(path)
 
 
-def wanted() -> Target:
-    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=0, firewall_mark=0)
-    settings = Settings((Setting("connection", (Property("uuid", "s", UUID),)),))
+class Found:
+    """A profile that is there, which makes an interface."""
+
+    def __init__(self, interface: str) -> None:
+        self.interface = interface
+
+
+def wanted(name: str = "wg0", uuid: str = UUID) -> Target:
+    device = DeviceSettings(name=name, private_key=None, public_keys=(), listen_port=0, firewall_mark=0)
+    settings = Settings((Setting("connection", (Property("uuid", "s", uuid),)),))
     mine = InterfaceTarget(
         network="corp",
-        name="wg0",
+        name=name,
         manager=Manager.NETWORKMANAGER,
         device=device,
         mtu=1420,
@@ -59,7 +66,7 @@ def test_a_profile_that_is_right_already_is_taken_over(
 ) -> None:
     """Unless it is known, its removal from the topology would leave it."""
     monkeypatch.setattr(profiles_module, "NetworkManagerDaemon", lambda _: Daemon({}))
-    monkeypatch.setattr("wgnet.system.nm_apply.find_profile", lambda *_: object() if there else None)
+    monkeypatch.setattr("wgnet.system.nm_apply.find_profile", lambda *_: Found("wg0") if there else None)
     Profiles(None, wanted(), tmp_path).adopt()  # type: ignore[arg-type]
     assert {name: each.uuid for name, each in read_record(tmp_path).items()} == ({"wg0": UUID} if there else {})
 
@@ -75,6 +82,76 @@ def test_a_checkpoint_that_nobody_noted_is_found_by_its_one_interface(
     Profiles.keep(None, tmp_path, ["wg0"])  # type: ignore[arg-type]
     assert daemon.kept == ["/noted", "/ours"]
     assert not (folder / "checkpoints.json").exists()
+
+
+OTHER = UUID.replace("5f", "6f")
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What NetworkManager is told of the profile of wg0, which is there, and of others, which are not."""
+    said: list[str] = []
+
+    def applied(_nm: object, settings: Settings, _settle: object, **_: object) -> None:
+        said.append(f"apply {settings.uuid}")
+
+    monkeypatch.setattr(profiles_module, "NetworkManagerDaemon", lambda _: Daemon({}))
+    monkeypatch.setattr("wgnet.system.nm_apply.find_profile", lambda _, uuid: Found("wg0") if uuid == UUID else None)
+    monkeypatch.setattr("wgnet.system.nm_apply.guard_profile", lambda *_: None)
+    monkeypatch.setattr("wgnet.system.nm_apply.apply_profile", applied)
+    monkeypatch.setattr("wgnet.system.nm_apply.remove_profile", lambda _, uuid: said.append(f"remove {uuid}"))
+    monkeypatch.setattr("wgnet.system.nm_apply.restore_profile", lambda _, saved, uuid, __: said.append(f"back {uuid}"))
+    monkeypatch.setattr(profiles_module, "read_devices", dict)
+    mine = Owned(network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID)
+    write_record_file(tmp_path / "var/lib/wgnet/profiles.json", {"wg0": mine})
+    return said
+
+
+def snapshot_of(profiles: Profiles, target: Target) -> Snapshot:
+    made = {
+        each.name: Owned(network=each.network, manager=each.manager, uuid=each.settings.uuid)
+        for each in target.interfaces
+        if each.settings is not None
+    }
+    uuids = {each.uuid: None for each in (*made.values(), *profiles.owned().values()) if each.uuid is not None}
+    return Snapshot(
+        artifacts=(),
+        dump="",
+        mtus={},
+        owned=profiles.owned(),
+        made=made,
+        configured={},
+        replaced={},
+        parameters={},
+        profiles=uuids,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "uuid", "calls"),
+    [
+        ("wg1", UUID, [f"apply {UUID}"]),
+        ("wg0", OTHER, [f"remove {UUID}", f"apply {OTHER}"]),
+        ("wg1", OTHER, [f"apply {OTHER}", f"remove {UUID}"]),
+    ],
+    ids=["another name of the interface", "another network of the interface", "another network"],
+)
+def test_a_profile_is_known_by_its_uuid(
+    told: list[str], tmp_path: Path, name: str, uuid: str, calls: list[str]
+) -> None:
+    """By the name of its interface, one that is renamed would be removed, and one whose network is renamed be left."""
+    target = wanted(name, uuid)
+    profiles = Profiles(None, target, tmp_path)  # type: ignore[arg-type]
+    snapshot = snapshot_of(profiles, target)
+    assert {each.uuid for each in snapshot.owned.values()} == {UUID}
+    profiles.apply(snapshot, Diagnostics())
+    assert told == calls
+    assert {name: each.uuid for name, each in read_record(tmp_path).items()} == {name: uuid}
+    # And back: of both it is known which interface they make.
+    told.clear()
+    Profiles.restore(None, snapshot, Diagnostics(), tmp_path)  # type: ignore[arg-type]
+    assert told == [f"back {each}" for each in snapshot.profiles]
+    assert {name: each.uuid for name, each in read_record(tmp_path).items()} == {"wg0": UUID}
 
 
 CHANGED, ROAMED, PLAIN = "c" * 42 + "A=", "r" * 42 + "A=", "p" * 42 + "A="

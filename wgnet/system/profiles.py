@@ -11,7 +11,7 @@ import base64
 import contextlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,17 +93,19 @@ class Profiles:
         self._wanted = {each.name: each for each in target.of(Manager.NETWORKMANAGER)}
         networks = target.networks
         mine = {name: each for name, each in self._record.items() if networks is None or each.network in networks}
-        self._gone = {name: each for name, each in mine.items() if name not in self._wanted}
+        # By UUID: an interface's new name is no new profile, and another network may take over the name of one.
+        stay = {_uuid(each) for each in self._wanted.values()}
+        self._gone = {name: each for name, each in mine.items() if each.uuid not in stay}
         self._found = {name: nm_apply.find_profile(self._nm, _uuid(each)) for name, each in self._wanted.items()}
 
     def owned(self) -> dict[str, Owned]:
         """Return the interfaces whose profiles are wgnet's now, those of keyfiles that it rendered among them."""
-        found = {
-            name: Owned(network=each.network, manager=Manager.NETWORKMANAGER, uuid=_uuid(each))
+        present = {
+            found.interface: Owned(network=each.network, manager=Manager.NETWORKMANAGER, uuid=_uuid(each))
             for name, each in self._wanted.items()
-            if self._found[name] is not None
+            if (found := self._found[name]) is not None
         }
-        return {**self._record, **found}
+        return {**present, **self._record}
 
     # --- what would change -------------------------------------------------------------------------------------------
 
@@ -161,6 +163,8 @@ class Profiles:
         """
         # Before there is anything that a run that is killed could leave unknown.
         _write_record(self._root, {**_of_manager(snapshot.owned), **_of_manager(snapshot.made)})
+        # NetworkManager would have two profiles for one interface.
+        self._remove([each for name, each in self._gone.items() if name in self._wanted], diagnostics)
         for name, each in self._wanted.items():
             assert each.settings is not None
             with _reporting(each.network, diagnostics):
@@ -172,12 +176,16 @@ class Profiles:
                     settle()
                     if mtu_of(name) not in (None, each.mtu):
                         set_mtu(name, each.mtu)
-        for each_gone in self._gone.values():
-            if each_gone.uuid is not None:
-                with _reporting(each_gone.network, diagnostics):
-                    nm_apply.remove_profile(self._nm, each_gone.uuid)
-        left = {name: each for name, each in _of_manager(snapshot.owned).items() if name not in self._gone}
+        self._remove([each for name, each in self._gone.items() if name not in self._wanted], diagnostics)
+        changed = {*(each.uuid for each in self._gone.values()), *map(_uuid, self._wanted.values())}
+        left = {name: each for name, each in _of_manager(snapshot.owned).items() if each.uuid not in changed}
         _write_record(self._root, {**left, **_of_manager(snapshot.made)})
+
+    def _remove(self, gone: Sequence[Owned], diagnostics: Diagnostics) -> None:
+        for each in gone:
+            if each.uuid is not None:
+                with _reporting(each.network, diagnostics):
+                    nm_apply.remove_profile(self._nm, each.uuid)
 
     def _guard(self, uuid: str) -> None:
         """Have NetworkManager go back by itself, should nobody else; one that it refuses is done without."""
@@ -247,7 +255,7 @@ class Profiles:
             return
         nm = NetworkManagerDaemon(bus)
         devices = snapshot.devices()
-        names = {each.uuid: (name, each) for name, each in {**snapshot.made, **snapshot.owned}.items()}
+        names = {each.uuid: (name, each) for before in (snapshot.made, snapshot.owned) for name, each in before.items()}
         for uuid, data in snapshot.profiles.items():
             name, owned = names[uuid]
             saved = _saved_profile(data)
