@@ -368,7 +368,7 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
     converger = Converger(
         bus=bus,
         target=Target(artifacts=snapshot.artifacts, interfaces=interfaces),
-        owned={**snapshot.made, **snapshot.owned},
+        owned={**snapshot.owned, **snapshot.made},
         artifacts=() if manifest is None else standing_artifacts(root, manifest),
         configured=configured,
         diagnostics=diagnostics,

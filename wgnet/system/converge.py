@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from wgnet.system.dbus import Bus
 from wgnet.system.install import write_system
 from wgnet.system.links import delete_link, link_exists, mtu_of, set_metrics, set_mtu
 from wgnet.system.networkd import Networkd, netdev_path
+from wgnet.system.nm import NetworkManagerDaemon
+from wgnet.system.nm_apply import remove_profile
 from wgnet.system.outcome import WriteReport
 from wgnet.system.programs import ProgramError, run_program
 from wgnet.system.resolve import resolve_endpoints
@@ -67,9 +69,10 @@ class Converger:
         self._networkd = Networkd(self.bus, self.root)
 
     def run(self) -> WriteReport:
-        """Go to the target. Raises `DBusError`, `ProgramError`, `OSError` and `NotWrittenError`."""
+        """Go to the target. Raises `DBusError`, `NmError`, `ProgramError`, `OSError` and `NotWrittenError`."""
+        self._take_over()
         live = read_devices()
-        gone = [name for name, _ in self._gone()]
+        gone = self._gone()
         self._let_go(live)
         self._stop_units()
         report = self._write_files()
@@ -94,12 +97,20 @@ class Converger:
         self._set_mtus()
         self._set_metrics()
 
-    def _gone(self) -> Iterator[tuple[str, Owned]]:
-        """Yield networkd's interfaces that are wgnet's and not in the target."""
-        stay = {(each.name, each.manager) for each in self.target.interfaces}
-        for name, owned in self.owned.items():
-            if owned.manager is Manager.NETWORKD and (name, owned.manager) not in stay:
-                yield name, owned
+    def _gone(self) -> list[str]:
+        """Return networkd's interfaces that are wgnet's and not in the target."""
+        stay = {each.name for each in self.target.of(Manager.NETWORKD)}
+        return [name for name, owned in self.owned.items() if owned.manager is Manager.NETWORKD and name not in stay]
+
+    def _take_over(self) -> None:
+        """Take interfaces that networkd is to make away from NetworkManager.
+
+        First of all: who removes the profile later removes the device that networkd has taken for its own by then.
+        """
+        for each in self.target.of(Manager.NETWORKD):
+            owned = self.owned.get(each.name)
+            if owned is not None and owned.uuid is not None:
+                remove_profile(NetworkManagerDaemon(self.bus), owned.uuid)
 
     # --- systemd-networkd's devices ----------------------------------------------------------------------------------
 

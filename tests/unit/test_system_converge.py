@@ -1,0 +1,100 @@
+"""The order in which a machine goes to its target. The steps are stood in for; the lab runs them (test_apply.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.live.device import DeviceSettings, LiveDevice
+from wgnet.managers.artifact import Artifact
+from wgnet.syntax.spec import Manager
+from wgnet.system import apply as apply_module
+from wgnet.system import converge as converge_module
+from wgnet.system.converge import Converger
+from wgnet.system.networkd import Networkd
+from wgnet.system.outcome import WriteReport
+from wgnet.system.profiles import Profiles
+from wgnet.system.snapshot import Owned, Snapshot
+from wgnet.system.target import InterfaceTarget, Target
+
+UUID = "5f3b8a52-35c1-4d51-8d0e-77a4f9d5ad01"
+NETDEV = "/etc/systemd/network/50-wgnet-wg0.netdev"
+MINE = {
+    Manager.NETWORKMANAGER: Owned(network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID),
+    Manager.NETWORKD: Owned(network="corp", manager=Manager.NETWORKD),
+}
+DUMP = f"wg0\t{'k' * 42}A=\t{'l' * 42}A=\t51820\toff\n"
+
+
+class World:
+    """A machine with one interface, wg0, which is there for as long as NetworkManager's profile of it is."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+        self.links = {"wg0"}
+
+    def read_devices(self) -> dict[str, LiveDevice]:
+        return {name: LiveDevice.empty(name) for name in self.links}
+
+    def remove_profile(self, _nm: object, uuid: str) -> None:
+        self.called.append(f"remove {uuid}")
+        self.links.discard("wg0")
+
+    def reload(self) -> None:
+        self.called.append("reload")
+        self.links.add("wg0")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    found = World()
+    for module in (converge_module, apply_module):
+        monkeypatch.setattr(module, "read_devices", found.read_devices)
+        monkeypatch.setattr(module, "link_exists", lambda name: name in found.links)
+    monkeypatch.setattr(converge_module, "remove_profile", found.remove_profile)
+    monkeypatch.setattr(converge_module, "NetworkManagerDaemon", lambda _: None)
+    monkeypatch.setattr(converge_module, "set_device", lambda *_: found.called.append("set"))
+    monkeypatch.setattr(converge_module, "write_system", lambda *_, **__: WriteReport(written=(NETDEV,)))
+    monkeypatch.setattr(converge_module, "mtu_of", lambda _: None)
+    monkeypatch.setattr(converge_module, "set_metrics", lambda *_: None)
+    monkeypatch.setattr(Networkd, "reload", found.reload)
+    return found
+
+
+def test_networkd_makes_anew_what_was_networkmanagers(world: World, tmp_path: Path) -> None:
+    """Let live, the device would go with the profile, and networkd would not make it again."""
+    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
+    mine = InterfaceTarget(
+        network="corp", name="wg0", manager=Manager.NETWORKD, device=device, mtu=1420, active=True, settings=None
+    )
+    Converger(
+        bus=None,  # type: ignore[arg-type]
+        target=Target(artifacts=(Artifact(path=NETDEV, network="corp", content=b""),), interfaces=(mine,)),
+        owned={"wg0": MINE[Manager.NETWORKMANAGER]},
+        artifacts=(),
+        configured={},
+        diagnostics=Diagnostics(),
+        root=tmp_path,
+    ).run()
+    assert world.called == [f"remove {UUID}", "reload"]
+    assert not Networkd(None, tmp_path).has_let_go("wg0")  # type: ignore[arg-type]
+
+
+def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = Snapshot(
+        artifacts=(Artifact(path=NETDEV, network="corp", content=b""),),
+        dump=DUMP,
+        mtus={"wg0": 1420},
+        owned={"wg0": MINE[Manager.NETWORKD]},
+        made={"wg0": MINE[Manager.NETWORKMANAGER]},
+        configured={},
+        replaced={},
+        parameters={},
+        profiles={UUID: None},
+    )
+    monkeypatch.setattr(Profiles, "restore", lambda *_: world.called.append("profiles"))
+    monkeypatch.setattr(apply_module, "_settle", lambda *_: [])
+    assert apply_module._restore(snapshot, None, Diagnostics(), tmp_path) == []  # type: ignore[arg-type]
+    assert world.called == [f"remove {UUID}", "reload", "profiles"]
