@@ -6,15 +6,16 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wgnet.keys.types import PresharedKey, PrivateKey
 from wgnet.live.changes import DeviceChange, PeerChange, device_change, follow_rotation, restored_device
 from wgnet.live.configured import endpoints_of_netdev, metrics_of_network, names_of_netdev
-from wgnet.live.costs import device_costs
+from wgnet.live.costs import Maker, device_costs, link_costs
 from wgnet.live.device import DeviceSettings, LiveDevice, LivePeer, PeerSettings
-from wgnet.syntax.spec import Prefix
+from wgnet.syntax.spec import Manager, Prefix
 
 KEYS = {name: PrivateKey(bytes([8 * number]) * 32).public() for number, name in enumerate("abcdefgh", 1)}
 PSK = PresharedKey(b"\7" * 32)
@@ -244,3 +245,29 @@ def test_a_change_of_nothing_is_false() -> None:
     assert not DeviceChange(name="wg0")
     assert DeviceChange(name="wg0", firewall_mark=0)
     assert DeviceChange(name="wg0", peers=(PeerChange(name="a", public_key="A"),))
+
+
+SERVER = Maker(network="corp", manager=Manager.NETWORKD)
+DESKTOP = Maker(network="corp", manager=Manager.NETWORKMANAGER)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ({"wg0": SERVER}, {"wg0": SERVER, "wg1": SERVER}, None),
+        ({}, {"wg0": SERVER}, None),
+        ({"wg0": SERVER}, {"wg0": replace(SERVER, network="other")}, None),
+        ({"wg0": SERVER}, {"wg0": DESKTOP}, "another manager"),
+        ({"wg0": SERVER}, {"wg1": SERVER}, "becomes 'wg1'"),
+        ({"wg0": SERVER}, {"wg1": replace(SERVER, network="other")}, "goes"),
+        # Its profile says that, if it is active.
+        ({"wg0": DESKTOP}, {"wg1": DESKTOP}, None),
+        ({"wg0": DESKTOP}, {}, "goes"),
+    ],
+)
+def test_an_interface_that_does_not_stay_costs_every_session(
+    before: dict[str, Maker], after: dict[str, Maker], reason: str | None
+) -> None:
+    found = list(link_costs(before, after))
+    assert [(cost.interface, cost.peers) for cost in found] == ([] if reason is None else [("wg0", ())])
+    assert all(str(reason) in cost.reason for cost in found)

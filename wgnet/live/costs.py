@@ -7,13 +7,14 @@ systemd-networkd 252, 257 and 262 and NetworkManager 1.42, 1.52 and 1.58. Runs n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from wgnet.live.changes import device_change
 from wgnet.live.device import DeviceSettings, LiveDevice
+from wgnet.syntax.spec import Manager
 
-__all__ = ["Cost", "device_costs"]
+__all__ = ["Cost", "Maker", "device_costs", "link_costs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,32 @@ class Cost:
     interface: str
     reason: str
     peers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """Who makes an interface, and for which network."""
+
+    network: str
+    manager: Manager
+
+
+def link_costs(before: Mapping[str, Maker], after: Mapping[str, Maker]) -> Iterator[Cost]:
+    """Yield what becomes of interfaces that are there before and do not stay; both go by the interface's name."""
+    for name, maker in before.items():
+        new = after.get(name)
+        renamed = next((other for other, each in after.items() if other not in before and each == maker), None)
+        if new is not None and new.manager is maker.manager:
+            continue
+        if new is not None:
+            reason = "another manager makes the interface anew, and every session begins again"
+        elif renamed is None:
+            reason = "the interface goes, and every session with it"
+        elif maker.manager is Manager.NETWORKMANAGER:
+            continue  # told of its profile
+        else:
+            reason = f"the interface becomes '{renamed}': it is made anew, and every session begins again"
+        yield Cost(interface=name, reason=reason)
 
 
 def device_costs(live: LiveDevice | None, wanted: DeviceSettings) -> Iterator[Cost]:

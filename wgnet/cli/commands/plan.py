@@ -5,6 +5,7 @@ The JSON shape, version 1. An interface: only ever added to.
     {"version": 1, "host": NAME or null, "changes": [{
         "interface", "aspect": "peer"|"allowed-ips"|"endpoint"|"route"|..., "subject" (a host's name, a prefix),
         "from" (or null), "to" (or null)}],
+     "profiles": [TEXT] (what becomes of NetworkManager's profiles),
      "costs": [{"interface", "peers": [NAME] (none: all), "reason"}],
      "files": [{"path", "change": "add"|"change"|"remove"}]}
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,21 @@ from wgnet.cli.masking import mask_secrets
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
 from wgnet.live.configured import names_of_netdev
-from wgnet.live.costs import Cost, device_costs
+from wgnet.live.costs import Cost, Maker, device_costs, link_costs
 from wgnet.live.drift import Drift, find_drift
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.dispatch import Managers
 from wgnet.managers.templates import Templates
 from wgnet.plan.derive import Fleet
 from wgnet.system.dbus import Bus, DBusError
-from wgnet.system.install import compare_system
+from wgnet.system.install import compare_system, read_manifest
 from wgnet.system.live import LiveError, read_state
 from wgnet.system.networkd import netdev_path
 from wgnet.system.nm import NmError
 from wgnet.system.profiles import Profiles
 from wgnet.system.secrets import SecretFinder
+from wgnet.system.snapshot import Owned, owned_interfaces
+from wgnet.system.target import Target
 
 #: The version of the JSON shape.
 VERSION = 1
@@ -140,8 +143,12 @@ def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
     )
     if report is None:
         return None
+    manifest = read_manifest(context.root, runtime=False, diagnostics=context.diagnostics)
+    if manifest is None:
+        return None
     state = read_state([each.name for each in plan.wanted])
     profiles = Profiles(bus, target, context.root)
+    owned = {**owned_interfaces(manifest), **profiles.owned()}
     # A peer that goes is known by its key alone, but for the comment in the file that goes with it.
     names = {
         each.name: names_of_netdev(_read(context.root / netdev_path(each.name)) or "") for each in target.interfaces
@@ -157,9 +164,21 @@ def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
     return Changes(
         host=plan.name or None,
         live=tuple(_named(each, names) for each in find_drift(plan.wanted, state)),
-        costs=(*costs, *profiles.costs()),
+        costs=(*_link_costs(target, owned, state.devices), *costs, *profiles.costs()),
         files=tuple(files),
         profiles=tuple(profiles.changes()),
+    )
+
+
+def _link_costs(target: Target, owned: Mapping[str, Owned], live: Collection[str]) -> Iterator[Cost]:
+    networks = target.networks
+    return link_costs(
+        {
+            name: Maker(network=each.network, manager=each.manager)
+            for name, each in owned.items()
+            if name in live and (networks is None or each.network in networks)
+        },
+        {each.name: Maker(network=each.network, manager=each.manager) for each in target.interfaces},
     )
 
 
@@ -242,6 +261,7 @@ def to_json(changes: Changes) -> dict[str, Any]:
             }
             for each in changes.live
         ],
+        "profiles": list(changes.profiles),
         "costs": [
             {"interface": each.interface, "peers": list(each.peers), "reason": each.reason} for each in changes.costs
         ],
@@ -262,13 +282,14 @@ def to_text(changes: Changes) -> Iterator[str]:
         yield f"  {_sign(each)} {each.aspect}{f' {each.subject}' if each.subject else ''}{_values(each)}"
     for text in changes.profiles:
         yield f"NetworkManager: {text}"
-    if changes.live or changes.profiles:
+    if changes.live or changes.profiles or changes.costs:
         yield from _costs_text(changes)
-    for file in changes.files:
+        yield from [""] * bool(changes.files)
+    for number, file in enumerate(changes.files):
         old, new = (file.old or "").splitlines(), (file.new or "").splitlines()
         before = file.path if file.old is not None else "/dev/null"
         after = file.path if file.new is not None else "/dev/null"
-        yield ""
+        yield from [""] * bool(number)
         yield from difflib.unified_diff(old, new, before, after, lineterm="")
 
 
