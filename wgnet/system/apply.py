@@ -22,11 +22,12 @@ from wgnet.diagnostics.words import system_reason
 from wgnet.live.changes import device_change, restored_device
 from wgnet.live.drift import Drift, find_drift
 from wgnet.live.wanted import WantedInterface
+from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system.converge import Converger, NotWrittenError
 from wgnet.system.dbus import Bus, DBusError
 from wgnet.system.guard import Guard
-from wgnet.system.install import compare_system, read_manifest, write_system
+from wgnet.system.install import compare_system, read_manifest, recover, write_system
 from wgnet.system.interrupts import InterruptedApplyError, signals_as_errors, signals_ignored
 from wgnet.system.links import link_exists
 from wgnet.system.live import LiveError, read_state
@@ -35,9 +36,9 @@ from wgnet.system.networkd import netdev_path
 from wgnet.system.nm import NmError
 from wgnet.system.outcome import WriteReport
 from wgnet.system.profiles import Profiles, ReportedError
-from wgnet.system.programs import ProgramError
+from wgnet.system.programs import ProgramError, run_program
 from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot, owned_interfaces, standing_artifacts, take_snapshot
-from wgnet.system.target import KERNEL_MTU, InterfaceTarget, Target, configured_endpoints
+from wgnet.system.target import KERNEL_MTU, InterfaceTarget, Target, configured_endpoints, units_of
 from wgnet.system.wireguard import read_devices
 
 __all__ = ["Application", "Outcome", "put_back", "put_back_files"]
@@ -424,15 +425,31 @@ def put_back_files(guard: Guard, diagnostics: Diagnostics, root: Path = Path("/"
         if snapshot is None:
             guard.disarm()
             return Outcome.DONE
+        recover(root, runtime=False, diagnostics=diagnostics)
+        # systemd has the services of what is not confirmed among its jobs already, or runs them.
+        now, before = _standing_units(root, diagnostics), units_of(snapshot.artifacts)
+        if going := sorted(now.keys() - before.keys()):
+            run_program("systemctl", ["stop", *going])
         report = write_system(
             root, snapshot.artifacts, networks=None, runtime=False, force=True, diagnostics=diagnostics
         )
         Profiles.restore_files(snapshot, root)
         if report is None:
             return Outcome.BROKEN
+        if now != before:
+            run_program("systemctl", ["daemon-reload"])
+        # They are started before the network, but not before this ends.
+        if changed := sorted(name for name, files in before.items() if now.get(name) != files):
+            run_program("systemctl", ["restart", "--no-block", *changed])
         guard.disarm()
         guard.forget()
-    except (OSError, BadSnapshotError) as error:
+    except (OSError, BadSnapshotError, ProgramError) as error:
         _report_failure(error, codes.NOT_PUT_BACK, "", diagnostics)
         return Outcome.BROKEN
     return Outcome.DONE
+
+
+def _standing_units(root: Path, diagnostics: Diagnostics) -> dict[str, tuple[Artifact, ...]]:
+    """Return wgnet's services as they stand below a root, with the files that they read."""
+    manifest = read_manifest(root, runtime=False, diagnostics=diagnostics)
+    return {} if manifest is None else units_of(standing_artifacts(root, manifest))
