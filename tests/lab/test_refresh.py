@@ -165,11 +165,12 @@ class Mesh:
     def drop(self, endpoint: str) -> None:
         """Make one of the hub's addresses dead, and the other one live again."""
         address = endpoint.partition(":")[0]
-        # Nor does it speak there: a hub that misses an answer would find the spoke by itself.
+        # Nor does it begin a handshake (messages of type 1): a hub that misses an answer finds the spoke by itself.
         rules = (
             "table ip dead\ndelete table ip dead\ntable ip dead {\n"
             f"chain in {{ type filter hook input priority 0; ip daddr {address} udp dport 51820 drop; }}\n"
-            f"chain out {{ type filter hook output priority 0; ip saddr {address} udp sport 51820 drop; }}\n}}"
+            f"chain out {{ type filter hook output priority 0; ip saddr {address} udp sport 51820 drop;\n"
+            "udp sport 51820 @th,64,8 1 drop; }\n}"
         )
         self.network.run(HUB, f"nft -f - <<'E'\n{rules}\nE")
 
@@ -233,7 +234,7 @@ def _lose_endpoints(mesh: Mesh, record_property: Callable[[str, object], None]) 
     network.run(
         "nyc",
         f"sed -i {forgotten} /etc/hosts\n"
-        f"resolvectl dns {port} {_OUTSIDE}; resolvectl domain {port} ''; resolvectl default-route {port} no\n"
+        f"resolvectl dns {port} {_OUTSIDE}; resolvectl domain {port} ''\n"
         f"resolvectl dns wg0 {ADDRESSES[HUB]}; resolvectl domain wg0 '~.'; resolvectl flush-caches",
     )
     assert network.run("nyc", f"timeout 5 getent ahosts {NAMES[0]}", check=False).status != 0
