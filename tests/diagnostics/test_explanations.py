@@ -20,8 +20,8 @@ from wgnet.model.resolve import resolve_topology
 from wgnet.syntax.decode import parse_specification
 
 PAGES = explain_all()
-# No text can draw these: they are about files that are not there or not read.
-WITHOUT_EXAMPLE = {"WG1020", "WG1021", "WG1022"}
+# `check` draws none of these: they are about files that are not there or not read, and keys that only `inventory` reads.
+WITHOUT_EXAMPLE = {"WG1020", "WG1021", "WG1022", "WG2037"}
 
 
 def name_of(page: Explanation) -> str:

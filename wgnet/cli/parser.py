@@ -254,6 +254,15 @@ def _show(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _inventory(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser)
+    _add_common(parser)
+    # The names are those that Ansible calls an inventory script with.
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--list", action="store_true", help="all groups, hosts and their variables")
+    what.add_argument("--host", metavar="NAME", help="the variables of this host")
+
+
 def _diff(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("old", metavar="OLD", help="the topology file before")
@@ -342,6 +351,7 @@ _COMMANDS: _Commands = {
     "status": ("show this machine's live state beside its topology", _status),
     "refresh": ("try other endpoints of peers that do not answer, and follow keys that are rotated", _refresh),
     "show": ("show one host's derived plan", _show),
+    "inventory": ("print the topologies as an inventory for Ansible", _inventory),
     "diff": ("show what changes between two topologies", _diff),
     "keys": ("make, show, hand out and rotate keys", _keys),
     "schema": ("print the JSON Schema of the topology file", _schema),

@@ -89,6 +89,7 @@ KEY_NOT_CANONICAL = _code(2033, _E, "a key that is not canonical base64")
 PRIVATE_KEY_IN_TOPOLOGY = _code(2034, _E, "a private key in a topology file")
 CONFLICTING_KEYS = _code(2035, _E, "keys that exclude each other")
 REPEATED_ITEM = _code(2036, _E, "the same item twice in one list")
+PASSWORD_IN_TOPOLOGY = _code(2037, _E, "a password in a topology file")
 
 # --- the meaning across the network ----------------------------------------------------------------------------------
 DUPLICATE_ADDRESS = _code(3001, _E, "two hosts have one address")

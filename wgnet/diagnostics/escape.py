@@ -37,7 +37,7 @@ _PUBLIC_IN_TEXT = re.compile(r"(?<![\w-])(?:next[- ])?public[- ]key:?\s*[\"'`]?\
 _CONTEXT = 128
 # A value beside one of these is never shown, in whatever form: no such key takes a secret, but people try.
 _SECRET_NAME = re.compile(
-    r"(?i)(?<![a-z0-9])(?:private[-_ ]?key|pre-?shared[-_ ]?key|psk|passphrase|password|secret)"
+    r"(?i)(?<![a-z0-9])(?:private[-_ ]?key|pre-?shared[-_ ]?key|psk|pass(?:word|wd|phrase)?|secret)"
     r"[\"']?\s*[:=]\s*(?:[&!][^\s,]*\s+)?"
 )
 _NO_SECRET = re.compile(r"(?:[\[{*|>#]|(?:true|false|null|~)\s*(?:[,}\]#]|\Z))")

@@ -324,4 +324,16 @@ PAGES = (
         example=change(OFFICE, ("[10.80.0.2]", "[10.80.0.2, 10.80.0.2]")),
         fixed=change(OFFICE, ("[10.80.0.2]", "[10.80.0.2, 10.80.0.3]")),
     ),
+    Explanation(
+        code=codes.PASSWORD_IN_TOPOLOGY,
+        meaning=(
+            "`wgnet inventory` found a password among the variables for Ansible in `x-ansible`, such as "
+            "`ansible_become_password`. A topology is given to every host as it is, so each of them would know how to "
+            "log in to the others. The inventory is not printed. Other `x-` keys are not looked at: they are your own."
+        ),
+        way_out=(
+            "Take it out of the topology, change the password where others could read the file, and keep the new one "
+            "where Ansible alone reads it: `ansible-vault create group_vars/all/vault.yml`."
+        ),
+    ),
 )
