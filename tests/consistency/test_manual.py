@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from wgnet.checks.run import check_fleet, check_topology
+from wgnet.cli import statusjson
+from wgnet.cli.commands import plan
 from wgnet.cli.parser import build_parser
 from wgnet.diagnostics.codes import CODES
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -243,3 +246,13 @@ def test_exit_statuses_are_those_of_the_help() -> None:
     listed = [head for head, _ in items(section(page("wgnet.1"), "EXIT STATUS"))]
     assert told
     assert [status for status in told if status not in listed] == []
+
+
+@pytest.mark.parametrize(("heading", "module"), [("plan", plan), ("status", statusjson)])
+def test_the_json_of_a_command_is_described(heading: str, module: ModuleType) -> None:
+    """Each key that the module's own description has, which stands beside the code that makes it."""
+    shape = (module.__doc__ or "").partition("{")[2].rpartition("}")[0]
+    keys = set(re.findall(r'"([a-z_]+)"(?!\|)[:,)\]} ]', re.sub(r'"[a-z-]+"(\|("[a-z-]+"|\.\.\.))+', "", shape)))
+    described = page("wgnet.1").partition(f".It Cm {heading} --format json")[2].partition(".It Cm")[0]
+    assert len(keys) > 10
+    assert sorted(keys - {"version"} - set(re.findall(r"[a-z_]+", described))) == []
