@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -147,8 +148,21 @@ def test_a_store_without_the_key_says_where_to_go(office: Path) -> None:
 
 @pytest.mark.parametrize("words", [("swich",), ("office", "switch", "finish"), ("prepare", "finish")])
 def test_a_word_that_is_no_step_is_refused(words: tuple[str, ...], office: Path) -> None:
-    assert rotate(office, *words).status in (1, 2)
+    done = rotate(office, *words)
+    assert (done.status, done.out) == (2, "")
     assert stands(office)["fra"] == "idle"
+
+
+def test_the_command_that_comes_next_does_what_it_says(office: Path) -> None:
+    """Without the key store it would be about the key of the machine that it is run on."""
+    [step] = re.findall(r"`wgnet (.*?)`", rotate(office, "prepare", "--host", "fra").out)
+    assert wgnet_here(*shlex.split(step), "-f", office / "office.yaml").status == 0
+    assert stands(office)["fra"] == "switched"
+
+
+def test_an_unknown_host_is_not_sent_for_the_key_store_that_was_given(office: Path) -> None:
+    done = rotate(office, "prepare", "--host", "fro")
+    assert (done.status, "--keys" in done.err) == (1, False)
 
 
 def test_the_step_may_stand_before_or_behind_the_files(office: Path) -> None:

@@ -6,6 +6,7 @@ The states, and why any mix of two neighbouring ones talks, are in `wgnet.keys.r
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -69,9 +70,12 @@ def run_rotate(context: Context) -> int:
     step = next((word for word in (words[:1] + words[-1:]) if word in STEPS), None)
     if step is not None:
         words.remove(step)
-    for word in words if step is None else ():
+    for word in words:
         # A file that is called so can be given as ./NAME.
-        if word != "-" and not {"/", "."} & set(word):
+        if word in STEPS:
+            context.output.error(f"wgnet keys rotate: one step at a time, found '{step}' and '{word}'")
+            return EXIT_USAGE
+        if step is None and word != "-" and not {"/", "."} & set(word):
             context.output.error(f"wgnet keys rotate: expected {', '.join(STEPS)} or a file, found '{word}'")
             return EXIT_USAGE
     options.files = words
@@ -120,9 +124,8 @@ def _find_turns(run: _Run) -> int | None:
     known = run.fleet.host_names()
     for name in wanted:
         if name not in known:
-            report_unknown_host(
-                context, name, known, "name this machine with --host, or give the key store with --keys"
-            )
+            here = ("name this machine with --host, or give the key store with --keys",) if run.store is None else ()
+            report_unknown_host(context, name, known, *here)
     for routing in run.fleet.routings:
         for host in routing.topology.hosts:
             if host.manager is Manager.EXTERNAL or host.disabled or (wanted and host.name not in wanted):
@@ -392,19 +395,22 @@ def _tell(run: _Run, only: list[_Turn] | None = None) -> int:
         context.output.line(json.dumps({"version": VERSION, "rotations": rotations}, indent=2))
         return context.status()
     width = max((len(turn.label) for turn in turns), default=0)
+    # Without the key store it would be about the key of the machine that it is run on.
+    store = "" if run.store is None else f" --keys {shlex.quote(str(context.options.keys))}"
+    command = f"wgnet keys rotate{store}"
     for turn in turns:
-        first, *others = _lines(turn, ended=only is not None)
+        first, *others = _lines(turn, command, ended=only is not None)
         context.output.line(f"{turn.label:<{width}}  {first}")
         for line in others:
             context.output.line(f"{'':<{width}}  {line}")
     return context.status()
 
 
-def _lines(turn: _Turn, ended: bool) -> Iterator[str]:
+def _lines(turn: _Turn, command: str, ended: bool) -> Iterator[str]:
     """Yield what there is to say of a host: where it stands, then what comes next."""
     host = turn.host
     peers = quote_names(peer.name for peer in peers_of(turn.routing, host)) or "no peer"
-    step = f"`wgnet keys rotate {turn.stand.next_step} --host {host.name}`"
+    step = f"`{command} {turn.stand.next_step} --host {host.name}`"
     if turn.stand is Stand.IDLE:
         if ended:
             yield "rotated: it has one key again"
