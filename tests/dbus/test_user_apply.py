@@ -209,7 +209,7 @@ def test_a_profile_is_planned_made_changed_and_removed(desk: Desk) -> None:
     status, said = desk.wgnet("remove", "office")
     assert (status, desk.host.keyfiles(), desk.record) == (0, {}, []), said
     status, said = desk.wgnet("remove", "office")
-    assert (status, codes.NOTHING_TO_REMOVE.name in said) == (1, True), said
+    assert (status, codes.NOTHING_TO_REMOVE.name in said) == (6, True), said
 
 
 def test_keys_come_from_the_store_and_stay_in_the_profile(desk: Desk) -> None:

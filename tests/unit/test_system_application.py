@@ -305,7 +305,7 @@ def test_there_is_nothing_to_remove_that_was_not_written(tmp_path: Path, monkeyp
     context = context_of("remove", "office")
     monkeypatch.setattr(remove, "refuse_root", lambda _: False)
     context.options.root = str(tmp_path)
-    assert remove.run(context) == 1
+    assert remove.run(context) == 6
     assert [item.code for item in context.diagnostics.items] == [codes.NOTHING_TO_REMOVE]
 
 

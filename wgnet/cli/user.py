@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_TOPOLOGY, Context
+from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, Context
 from wgnet.cli.machine import MachinePlan, host_plans, not_planned, open_bus, report_not_running
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
@@ -278,7 +278,7 @@ def remove_as_user(context: Context) -> int:
             f"wgnet made no profile of a network '{network}' for this user: {there}; nothing was changed",
             help="what root applied, root removes: run it with sudo",
         )
-        return EXIT_TOPOLOGY
+        return EXIT_NOT_STARTED
     bus = open_bus(context)
     if bus is None:
         return EXIT_NOT_STARTED

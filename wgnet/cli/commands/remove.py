@@ -34,7 +34,7 @@ def run(context: Context) -> int:
         context.diagnostics.report(
             codes.NOTHING_TO_REMOVE, f"wgnet wrote no network '{network}' here: {there}; nothing was changed"
         )
-        return context.status()
+        return EXIT_NOT_STARTED
     bus = open_bus(context)
     if bus is None:
         return EXIT_NOT_STARTED
