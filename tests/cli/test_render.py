@@ -140,6 +140,7 @@ def test_no_secret_is_shown_unless_asked_for_and_then_all_are(store: Path) -> No
         ["keys", "show", "--keys", "keys", "office.yaml"],
         ["keys", "show", "--format", "json", "--keys", "keys", "office.yaml"],
         ["keys", "export", "fra", "--keys", "keys", "-f", "office.yaml"],
+        ["keys", "export", "fra", "--format", "json", "--keys", "keys", "-f", "office.yaml"],
         ["show", "fra", "-f", "office.yaml"],
         ["show", "fra", "--format", "json", "-f", "office.yaml"],
         ["check", "office.yaml"],
@@ -474,6 +475,22 @@ def test_keys_show(store: Path) -> None:
     ]
     table = wgnet("keys", "show", "--host", "nyc", "office.yaml", cwd=store).out
     assert table == f"office/nyc  {shown['keys'][1]['public_key']}\n"
+
+
+def test_keys_export_prints_for_programs(store: Path) -> None:
+    arguments = ("keys", "export", "nyc", "--format", "json", "--keys", "keys", "-f", "office.yaml")
+    shown = json.loads(wgnet(*arguments, cwd=store).out)
+    assert (shown["version"], shown["host"]) == (1, "nyc")
+    assert [tuple(file.values())[:4] for file in shown["files"]] == [
+        ("/etc/wgnet/office.key", "0600", "root", "root"),
+        ("/etc/wgnet/office.psk", "0600", "root", "root"),
+    ]
+    assert secrets_of(store, json.dumps(shown)) == set()
+    told = json.loads(wgnet(*arguments, "--show-secrets", cwd=store).out)
+    text = wgnet("keys", "export", "nyc", "--show-secrets", "--keys", "keys", "-f", "office.yaml", cwd=store).out
+    assert all(file["content"] in text and file["content"].endswith("\n") for file in told["files"])
+    assert "(hidden)" not in json.dumps(told)
+    assert wgnet(*arguments, "-o", "usb", cwd=store).status == 2
 
 
 def test_keys_export_writes_one_hosts_part(store: Path) -> None:

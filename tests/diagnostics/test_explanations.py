@@ -20,7 +20,7 @@ from wgnet.model.resolve import resolve_topology
 from wgnet.syntax.decode import parse_specification
 
 PAGES = explain_all()
-# `check` draws none of these: they are about files that are not there or not read, and keys that only `inventory` reads.
+# `check` draws none of these: they are about files that are not there or not read, or keys that `inventory` reads.
 WITHOUT_EXAMPLE = {"WG1020", "WG1021", "WG1022", "WG2037"}
 
 

@@ -304,6 +304,9 @@ def _keys_export(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=_place, metavar="DIR", help="the folder to write to, for the host's /etc/wgnet"
     )
     parser.add_argument("--show-secrets", action="store_true", help="without -o: print the secrets unmasked")
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", metavar="FORMAT", help="without -o: text or json"
+    )
 
 
 def _keys_rotate(parser: argparse.ArgumentParser) -> None:

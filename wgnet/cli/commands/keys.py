@@ -12,6 +12,7 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
 from wgnet.keys.match import check_key_pair
 from wgnet.keys.types import HIDDEN, PrivateKey
+from wgnet.managers.artifact import Artifact
 from wgnet.managers.dispatch import key_files
 from wgnet.model.topology import Host, Topology
 from wgnet.plan.derive import Fleet
@@ -20,7 +21,7 @@ from wgnet.syntax.spec import Manager
 from wgnet.system.keystore import KeyStore
 from wgnet.system.secrets import SecretFinder
 
-#: The version of the JSON shape of `keys show`.
+#: The version of the JSON shapes of `keys show` and `keys export`.
 VERSION = 1
 
 
@@ -309,6 +310,9 @@ def _export(context: Context) -> int:
     if options.keys is None:
         context.output.error("wgnet keys export: --keys DIR names the key store to take them from")
         return EXIT_USAGE
+    if options.output is not None and options.format == "json":
+        context.output.error("wgnet keys export: --format json prints, and -o writes")
+        return EXIT_USAGE
     fleet = context.read_fleet()
     if fleet is None:
         return context.status()
@@ -328,12 +332,7 @@ def _export(context: Context) -> int:
     if context.failed:
         return context.status()
     if options.output is None:
-        from wgnet.cli.masking import mask_secrets
-
-        for artifact in artifacts:
-            text = artifact.content.decode()
-            context.output.line(f"# {artifact.path} {artifact.mode:04o} {artifact.owner}:{artifact.group}")
-            context.output.write(text if options.show_secrets else mask_secrets(text))
+        _print_export(context, artifacts)
         return EXIT_DONE
     from pathlib import Path
 
@@ -352,6 +351,27 @@ def _export(context: Context) -> int:
     for path in (*report.written, *report.unchanged):
         context.output.line(path)
     return context.status()
+
+
+def _print_export(context: Context, artifacts: list[Artifact]) -> None:
+    from wgnet.cli.masking import mask_secrets
+
+    options = context.options
+    texts = [each.content.decode() for each in artifacts]
+    if not options.show_secrets:
+        texts = [mask_secrets(text) for text in texts]
+    if options.format == "json":
+        import json
+
+        files = [
+            {"path": each.path, "mode": f"{each.mode:04o}", "owner": each.owner, "group": each.group, "content": text}
+            for each, text in zip(artifacts, texts, strict=True)
+        ]
+        context.output.line(json.dumps({"version": VERSION, "host": options.host, "files": files}, indent=2))
+        return
+    for each, text in zip(artifacts, texts, strict=True):
+        context.output.line(f"# {each.path} {each.mode:04o} {each.owner}:{each.group}")
+        context.output.write(text)
 
 
 def _absent(context: Context, plan: InterfacePlan) -> None:
