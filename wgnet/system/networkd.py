@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wgnet.system.dbus import Bus, DBusCallError
 
-__all__ = ["Networkd", "interface_of_netdev", "netdev_path"]
+__all__ = ["Networkd", "interface_of_netdev", "live_drop_in", "netdev_path"]
 
 _NAME = "org.freedesktop.network1"
 _PATH = "/org/freedesktop/network1"
@@ -51,6 +51,11 @@ def interface_of_netdev(path: str) -> str | None:
     return file.removeprefix(_PREFIX).removesuffix(_SUFFIX)
 
 
+def live_drop_in(name: str) -> str:
+    """Return where a drop-in takes a device out of networkd's hands until the next boot, without the leading slash."""
+    return f"{_LIVE}/{_PREFIX}{name}{_SUFFIX}.d/{_DROP_IN}"
+
+
 class Networkd:
     """systemd-networkd on a bus. Its files below /run lie below `root`."""
 
@@ -76,16 +81,13 @@ class Networkd:
 
     # --- which devices are in whose hands ----------------------------------------------------------------------------
 
-    def _drop_in(self, name: str) -> Path:
-        return self._root / _LIVE / f"{_PREFIX}{name}{_SUFFIX}.d" / _DROP_IN
-
     def has_let_go(self, name: str) -> bool:
         """Return whether a device is out of networkd's hands."""
-        return self._drop_in(name).exists()
+        return (self._root / live_drop_in(name)).exists()
 
     def let_go(self, name: str) -> None:
         """Take a live device out of networkd's hands, from the next reload on. Raises `OSError`."""
-        path = self._drop_in(name)
+        path = self._root / live_drop_in(name)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
         new.write_text(_DROP_IN_TEXT.format(name=name), encoding="utf-8")
@@ -97,7 +99,7 @@ class Networkd:
 
         Raises `OSError`.
         """
-        path = self._drop_in(name)
+        path = self._root / live_drop_in(name)
         try:
             path.unlink()
         except FileNotFoundError:

@@ -27,6 +27,7 @@ from wgnet.plan.types import InterfacePlan
 from wgnet.system.guard import Guard
 from wgnet.system.install import read_manifest
 from wgnet.system.live import LiveError, read_ruleset, read_state
+from wgnet.system.networkd import live_drop_in
 from wgnet.system.profiles import read_record
 from wgnet.system.secrets import SecretFinder
 
@@ -36,8 +37,6 @@ _FILES = re.compile(
     r"|NetworkManager/system-connections/wgnet-(.+)\.nmconnection"
     r"|wireguard/(.+)\.conf)"
 )
-#: What tells systemd-networkd to leave a running device alone; wgnet/system/networkd.py writes it.
-_LET_GO = "run/systemd/network/50-wgnet-{}.netdev.d/zz-wgnet-live.conf"
 _HOME, _CLEAR_TO_EOL, _CLEAR_BELOW, _CLEAR_ALL = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[2J\x1b[H"
 _MANAGERS = {"networkd": "systemd-networkd", "networkmanager": "NetworkManager", "wg-quick": "wg-quick"}
 
@@ -136,7 +135,7 @@ def _status(context: Context, machine: _Machine) -> HostStatus:
     described = {plan.interface for plan in machine.plans}
     names = described | machine.written.keys()
     live = read_state(names)
-    let_go = frozenset(name for name in described if (context.root / _LET_GO.format(name)).exists())
+    let_go = frozenset(name for name in described if (context.root / live_drop_in(name)).exists())
     return HostStatus(
         name=machine.name,
         time=time.time(),
