@@ -14,12 +14,13 @@ from wgnet.live.profile import (
     configured_endpoints,
     differences,
     has_preshared_keys,
+    ip_differs,
     secrets_differ,
     without_secrets,
 )
 from wgnet.managers.nm_settings import DbusSettings
 
-__all__ = ["DeviceChange", "Way", "belongs_to", "way_of_device"]
+__all__ = ["ChosenWay", "Way", "belongs_to", "way_of_device"]
 
 #: Of a device and of nothing else; where it keeps its private key is the profile's alone.
 _DEVICE = {
@@ -39,7 +40,7 @@ class Way(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceChange:
+class ChosenWay:
     """A way, and what makes it that one: words for a person, in order."""
 
     way: Way
@@ -63,7 +64,7 @@ class DeviceChange:
 
 def way_of_device(
     wanted: DbusSettings, applied: DbusSettings, former: DbusSettings | None = None, *, damaged: bool = False
-) -> DeviceChange:
+) -> ChosenWay:
     """Return what a device that was given `applied` needs to become `wanted`.
 
     `former` is the profile until now with its secrets, None where nobody told them. With `damaged` the kernel does not
@@ -77,15 +78,15 @@ def way_of_device(
         because.append("keys")
     if damaged:
         because.append("what the kernel lacks")
-    ip = any(setting in ("ipv4", "ipv6") or (setting, name) == ("connection", "zone") for setting, name in names)
+    ip = ip_differs(wanted, applied)
     if ip and not because and (has_preshared_keys(applied) or has_preshared_keys(wanted)):
         # To reapply takes the preshared keys off, and only wg(8) could set them again.
         because.append("addresses, routes and DNS beside preshared keys")
     if because:
-        return DeviceChange(Way.ACTIVATE, tuple(because))
+        return ChosenWay(Way.ACTIVATE, tuple(because))
     if not ip:
-        return DeviceChange(Way.NOTHING)
-    return DeviceChange(Way.REAPPLY, ("endpoints",) if any(configured_endpoints(wanted).values()) else ())
+        return ChosenWay(Way.NOTHING)
+    return ChosenWay(Way.REAPPLY, ("endpoints",) if any(configured_endpoints(wanted).values()) else ())
 
 
 def _listed(words: tuple[str, ...]) -> str:

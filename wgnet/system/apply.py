@@ -41,7 +41,15 @@ from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot, owned_inter
 from wgnet.system.target import KERNEL_MTU, InterfaceTarget, Target, configured_endpoints, units_of
 from wgnet.system.wireguard import read_devices
 
-__all__ = ["Application", "Outcome", "put_back", "put_back_files"]
+__all__ = [
+    "LIMIT_S",
+    "Application",
+    "Outcome",
+    "put_back",
+    "put_back_files",
+    "report_differences",
+    "report_failure",
+]
 
 #: Seconds that a change may take before it is taken for dead. Managers answer within seconds.
 LIMIT_S = 300
@@ -120,7 +128,7 @@ class Application:
             profiles = Profiles(self.bus, self.target, self.root)
             snapshot = self._prepare(profiles)
         except _FAILURES as error:
-            self._failed(error, codes.CANNOT_START, "nothing was changed")
+            report_failure(error, codes.CANNOT_START, "nothing was changed", self.diagnostics)
             return Outcome.NOT_STARTED
         if snapshot is None:
             return Outcome.NOT_STARTED
@@ -130,7 +138,7 @@ class Application:
         try:
             guard.arm(snapshot, limit=LIMIT_S)
         except (OSError, ProgramError) as error:
-            self._failed(error, codes.CANNOT_START, "nothing was changed")
+            report_failure(error, codes.CANNOT_START, "nothing was changed", self.diagnostics)
             return Outcome.NOT_STARTED
         return self._change(guard, profiles, snapshot, confirm)
 
@@ -259,24 +267,11 @@ class Application:
         except InterruptedApplyError:
             self.diagnostics.report(codes.APPLY_FAILED, "the run was interrupted")
         except _FAILURES as error:
-            self._failed(error, codes.APPLY_FAILED, "")
+            report_failure(error, codes.APPLY_FAILED, "", self.diagnostics)
         else:
-            self._report_differences(differences)
+            report_differences(differences, ("systemd-networkd", "NetworkManager"), self.diagnostics)
         outcome = put_back(guard, self.bus, self.diagnostics, self.root)
         return Outcome.PUT_BACK if outcome is Outcome.DONE else Outcome.BROKEN
-
-    def _report_differences(self, differences: Sequence[Drift]) -> None:
-        lines = [str(each) for each in differences[:_LISTED]]
-        if len(differences) > _LISTED:
-            lines.append(f"and {len(differences) - _LISTED} more")
-        self.diagnostics.report(
-            codes.NOT_AS_PLANNED,
-            f"after the change the live state differs from the plan: {'; '.join(lines)}",
-            help="look at the manager's journal: `journalctl -u systemd-networkd -u NetworkManager`",
-        )
-
-    def _failed(self, error: Exception, code: codes.Code, after: str) -> None:
-        _report_failure(error, code, after, self.diagnostics)
 
 
 def _is_numeric(endpoint: str | None) -> bool:
@@ -288,7 +283,20 @@ def _is_numeric(endpoint: str | None) -> bool:
     return True
 
 
-def _report_failure(error: Exception, code: codes.Code, after: str, diagnostics: Diagnostics) -> None:
+def report_differences(found: Sequence[object], units: Sequence[str], diagnostics: Diagnostics) -> None:
+    """Report what is not as planned after a change; `units` are those whose journal may say why."""
+    lines = [str(each) for each in found[:_LISTED]]
+    if len(found) > _LISTED:
+        lines.append(f"and {len(found) - _LISTED} more")
+    diagnostics.report(
+        codes.NOT_AS_PLANNED,
+        f"after the change the live state differs from the plan: {'; '.join(lines)}",
+        help=f"look at the manager's journal: `journalctl {' '.join(f'-u {unit}' for unit in units)}`",
+    )
+
+
+def report_failure(error: Exception, code: codes.Code, after: str, diagnostics: Diagnostics) -> None:
+    """Report what ended a step, unless it was reported where it struck; `after` says how things are now, or is ""."""
     if isinstance(error, NotWrittenError | ReportedError):
         return  # reported where it struck
     if isinstance(error, OSError):
@@ -339,7 +347,7 @@ def put_back(guard: Guard, bus: Bus, diagnostics: Diagnostics, root: Path = Path
         with signals_ignored():
             differences = _restore(snapshot, bus, diagnostics, root)
     except (*_FAILURES, BadSnapshotError) as error:
-        _report_failure(error, codes.NOT_PUT_BACK, "the machine may be between the old state and the new", diagnostics)
+        report_failure(error, codes.NOT_PUT_BACK, "the machine may be between the old state and the new", diagnostics)
         return Outcome.BROKEN
     if differences:
         diagnostics.report(codes.NOT_PUT_BACK, f"not as before: {'; '.join(differences)}")
@@ -444,7 +452,7 @@ def put_back_files(guard: Guard, diagnostics: Diagnostics, root: Path = Path("/"
         guard.disarm()
         guard.forget()
     except (OSError, BadSnapshotError, ProgramError) as error:
-        _report_failure(error, codes.NOT_PUT_BACK, "", diagnostics)
+        report_failure(error, codes.NOT_PUT_BACK, "", diagnostics)
         return Outcome.BROKEN
     return Outcome.DONE
 

@@ -15,16 +15,16 @@ from typing import TypeVar
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
-from wgnet.diagnostics.words import quote_names, system_reason
+from wgnet.diagnostics.words import quote_names
 from wgnet.live.costs import Cost
 from wgnet.live.drift import Drift, find_drift
 from wgnet.live.profile import differences, with_private_key_of, without_secrets
-from wgnet.live.user_profile import DeviceChange, Way, belongs_to, way_of_device
+from wgnet.live.user_profile import ChosenWay, Way, belongs_to, way_of_device
 from wgnet.live.wanted import WantedInterface
 from wgnet.managers.nm_settings import DbusSettings, to_dbus
 from wgnet.syntax.spec import Manager
 from wgnet.system import nm_apply
-from wgnet.system.apply import Outcome
+from wgnet.system.apply import Outcome, report_differences, report_failure
 from wgnet.system.dbus import Bus, DBusError
 from wgnet.system.interrupts import InterruptedApplyError, signals_as_errors, signals_ignored
 from wgnet.system.links import link_exists
@@ -37,7 +37,7 @@ from wgnet.system.user_state import Pending, UserState, user_name
 
 __all__ = ["ProfileStep", "UserApplication", "public_drift"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 #: What everybody may read of an interface, and its profile makes. Forwarding, nftables and the rest are root's part.
 _PUBLIC = frozenset(("link", "mtu", "address", "route", "rule", "dns"))
@@ -47,7 +47,6 @@ _ACTIVATION_S = 150.0
 _LIMIT_S = 600
 _SETTLES_S = 30.0
 _PAUSE_S = 0.2
-_LISTED = 12
 #: With these a call has had no effect.
 _WITHOUT_EFFECT = (NmProblem.DENIED, NmProblem.REFUSED, NmProblem.NOT_RUNNING, NmProblem.GONE)
 
@@ -68,7 +67,7 @@ class ProfileStep:
     body: DbusSettings | None = field(repr=False)
     up: bool
     names: tuple[str, ...]
-    device: DeviceChange
+    device: ChosenWay
 
     @property
     def changes(self) -> bool:
@@ -140,7 +139,7 @@ class UserApplication:
                                 body=None,
                                 up=False,
                                 names=("profile",),
-                                device=DeviceChange(Way.NOTHING),
+                                device=ChosenWay(Way.NOTHING),
                             )
                         )
         for each in self.target.interfaces:
@@ -177,7 +176,7 @@ class UserApplication:
                     return Outcome.NOT_STARTED
                 return self._run(confirm)
         except OSError as error:
-            self._failed(error, codes.CANNOT_START, "nothing was changed")
+            report_failure(error, codes.CANNOT_START, "nothing was changed", self.diagnostics)
             return Outcome.NOT_STARTED
 
     def _run(self, confirm: float | None) -> Outcome:
@@ -197,7 +196,7 @@ class UserApplication:
             if self.changed and not self._may_start(steps, confirm):
                 return Outcome.NOT_STARTED
         except _FAILURES as error:
-            self._failed(error, codes.CANNOT_START, "nothing was changed")
+            report_failure(error, codes.CANNOT_START, "nothing was changed", self.diagnostics)
             return Outcome.NOT_STARTED
         if not self.changed:
             self._remember(steps)
@@ -292,9 +291,9 @@ class UserApplication:
         except InterruptedApplyError:
             self.diagnostics.report(codes.APPLY_FAILED, "the run was interrupted")
         except _FAILURES as error:
-            self._failed(error, codes.APPLY_FAILED, "")
+            report_failure(error, codes.APPLY_FAILED, "", self.diagnostics)
         else:
-            self._report_differences(differences_left)
+            report_differences(differences_left, ("NetworkManager",), self.diagnostics)
         return self._put_back()
 
     def _guard(self, steps: Sequence[ProfileStep], confirm: float | None) -> bool:
@@ -355,7 +354,7 @@ class UserApplication:
                 self._attempt(step, lambda: nm.update(path, body))
         self._bring(step, path, body, step.device.way, step.up)
 
-    def _attempt(self, step: ProfileStep, call: Callable[[], T]) -> T:
+    def _attempt(self, step: ProfileStep, call: Callable[[], _T]) -> _T:
         """Make a call that changes something; whoever goes back is told what may have changed."""
         try:
             result = call()
@@ -424,16 +423,6 @@ class UserApplication:
         if step.up and (active is None or not active.activated):
             yield f"the connection '{step.network}' is not up"
 
-    def _report_differences(self, found: Sequence[str]) -> None:
-        lines = list(found[:_LISTED])
-        if len(found) > _LISTED:
-            lines.append(f"and {len(found) - _LISTED} more")
-        self.diagnostics.report(
-            codes.NOT_AS_PLANNED,
-            f"after the change the live state differs from the plan: {'; '.join(lines)}",
-            help="look at the manager's journal: `journalctl -u NetworkManager`",
-        )
-
     # --- the way back ------------------------------------------------------------------------------------------------
 
     def _put_back(self) -> Outcome:
@@ -446,7 +435,7 @@ class UserApplication:
                 self._release()
                 self._forget()
         except _FAILURES as error:
-            self._failed(error, codes.NOT_PUT_BACK, "")
+            report_failure(error, codes.NOT_PUT_BACK, "", self.diagnostics)
             self.diagnostics.report(
                 codes.NOT_PUT_BACK,
                 "profiles may be between the old state and the new",
@@ -514,18 +503,6 @@ class UserApplication:
             nm_apply.report_problem(error, network, self.diagnostics)
             raise ReportedError from None
 
-    def _failed(self, error: Exception, code: codes.Code, after: str) -> None:
-        if isinstance(error, ReportedError):
-            return
-        if isinstance(error, OSError):
-            where = f"'{error.filename}': " if error.filename else ""
-            message = f"{where}{system_reason(error)}"
-        else:
-            message = str(error)
-        self.diagnostics.report(
-            code, f"{message}; {after}" if after else message, help=getattr(error, "help", None) or ()
-        )
-
 
 def _is_active(step: ProfileStep) -> bool:
     return step.found is not None and step.found.active is not None
@@ -543,7 +520,7 @@ def _step(network: str, name: str, wanted: DbusSettings, found: nm_apply.Found |
             body=wanted,
             up=autoconnects,
             names=("profile",),
-            device=DeviceChange(Way.NOTHING),
+            device=ChosenWay(Way.NOTHING),
         )
     body = with_private_key_of(wanted, found.settings)
     known = found.secrets_known
@@ -553,7 +530,7 @@ def _step(network: str, name: str, wanted: DbusSettings, found: nm_apply.Found |
     up = found.active is not None or autoconnects
     if up and found.active is None:
         names.append("active")
-    device = DeviceChange(Way.NOTHING)
+    device = ChosenWay(Way.NOTHING)
     if found.applied is not None:
         device = way_of_device(body, found.applied, found.settings if known else None, damaged=damaged)
     return ProfileStep(
