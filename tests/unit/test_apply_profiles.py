@@ -17,6 +17,7 @@ from wgnet.live.device import DeviceSettings, parse_dump
 from wgnet.managers.nm_settings import Property, Setting, Settings
 from wgnet.syntax.spec import Manager
 from wgnet.system import profiles as profiles_module
+from wgnet.system.nm import Profile
 from wgnet.system.profiles import Profiles, read_record, write_record_file
 from wgnet.system.snapshot import Owned, Snapshot
 from wgnet.system.target import InterfaceTarget, Target
@@ -42,7 +43,9 @@ class Found:
     """A profile that is there, which makes an interface."""
 
     def __init__(self, interface: str) -> None:
-        self.interface = interface
+        self.profile = Profile(
+            path="/p", uuid=UUID, id="corp", type="wireguard", interface=interface, filename="", unsaved=False
+        )
 
 
 def wanted(name: str = "wg0", uuid: str = UUID) -> Target:

@@ -112,8 +112,7 @@ def condition_of(live: LivePeer, memory: PeerMemory | None, now: int, unroutable
         return Condition.VAIN
     if never and not live.received and live.sent >= 3 * _INITIATION:
         return Condition.VAIN
-    known = memory is not None and memory.stale_sent is not None
-    if known and memory is not None and live.sent > (memory.stale_sent or 0):
+    if memory is not None and memory.stale_sent is not None and live.sent > memory.stale_sent:
         return Condition.VAIN
     return Condition.IDLE
 
@@ -154,11 +153,10 @@ def wanting_peers(
     """
     found: list[tuple[PeerPlan, str]] = []
     for peer in plan.peers:
-        keys = [key for key in (peer.public_key, peer.next_public_key) if key in conditions]
-        if not peer.endpoints or any(conditions[key] is Condition.FRESH for key in keys if key):
+        keys = [key for key in (peer.public_key, peer.next_public_key) if key is not None and key in conditions]
+        if not peer.endpoints or any(conditions[key] is Condition.FRESH for key in keys):
             continue
         for key in keys:
-            assert key is not None
             if conditions[key] is Condition.VAIN and now - memory.peers[key].tried_at >= PATIENCE_S:
                 found.append((peer, key))
     return found

@@ -20,11 +20,11 @@ from wgnet.plan.derive import PRIORITY_OWN_PACKETS
 from wgnet.plan.types import InterfacePlan, PolicyRulePlan
 from wgnet.syntax.spec import Interface, Manager, Prefix
 
-__all__ = ["LINK_LOCAL", "WantedDns", "WantedInterface", "nft_tables", "wanted_interface"]
+__all__ = ["KERNEL_MTU", "LINK_LOCAL", "WantedDns", "WantedInterface", "nft_tables", "wanted_interface"]
 
 LINK_LOCAL = ipaddress.ip_network("fe80::/64")
 #: What the kernel gives a WireGuard interface: 1500 less 80; wg_setup() of Linux.
-_KERNEL_MTU = 1420
+KERNEL_MTU = 1420
 #: Metrics of IPv6 routes that name none: of prefixes of addresses, and of others; IP6_RT_PRIO_* of Linux.
 _METRIC_ADDRCONF, _METRIC_USER = 256, 1024
 
@@ -88,7 +88,7 @@ def wanted_interface(plan: InterfacePlan, secrets: InterfaceSecrets) -> WantedIn
         device=wanted_device(plan, secrets),
         active=plan.autoconnect,
         # wg-quick reckons one from the routes to its endpoints.
-        mtu=plan.mtu if plan.mtu is not None or wg_quick else _KERNEL_MTU,
+        mtu=plan.mtu if plan.mtu is not None or wg_quick else KERNEL_MTU,
         addresses=frozenset(addresses),
         routes=frozenset(_routes(plan, addresses)),
         rules=frozenset(

@@ -21,12 +21,12 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.words import system_reason
 from wgnet.live.changes import device_change, restored_device
 from wgnet.live.drift import Drift, find_drift
-from wgnet.live.wanted import WantedInterface
+from wgnet.live.wanted import KERNEL_MTU, WantedInterface
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system.converge import Converger, NotWrittenError
 from wgnet.system.dbus import Bus, DBusError
-from wgnet.system.guard import Guard
+from wgnet.system.guard import LIMIT_S, Guard
 from wgnet.system.install import compare_system, read_manifest, recover, write_system
 from wgnet.system.interrupts import InterruptedApplyError, signals_as_errors, signals_ignored
 from wgnet.system.links import link_exists
@@ -38,11 +38,10 @@ from wgnet.system.outcome import WriteReport
 from wgnet.system.profiles import Profiles, ReportedError
 from wgnet.system.programs import ProgramError, run_program
 from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot, owned_interfaces, standing_artifacts, take_snapshot
-from wgnet.system.target import KERNEL_MTU, InterfaceTarget, Target, configured_endpoints, units_of
+from wgnet.system.target import InterfaceTarget, Target, configured_endpoints, units_of
 from wgnet.system.wireguard import read_devices
 
 __all__ = [
-    "LIMIT_S",
     "Application",
     "Outcome",
     "put_back",
@@ -51,8 +50,6 @@ __all__ = [
     "report_failure",
 ]
 
-#: Seconds that a change may take before it is taken for dead. Managers answer within seconds.
-LIMIT_S = 300
 #: Seconds for the managers to do all that they were told.
 _SETTLES_S = 30.0
 _PAUSE_S = 0.2

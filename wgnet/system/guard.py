@@ -28,7 +28,10 @@ import wgnet
 from wgnet.system.programs import ProgramError, find_program, run_program
 from wgnet.system.snapshot import BadSnapshotError, Snapshot
 
-__all__ = ["Armed", "Guard"]
+__all__ = ["LIMIT_S", "Armed", "Guard"]
+
+#: Seconds that a change may take before it is taken for dead. Managers answer within seconds.
+LIMIT_S = 300
 
 _FOLDER = "var/lib/wgnet/apply"
 _BOOT_UNIT = "etc/systemd/system/wgnet-rollback.service"

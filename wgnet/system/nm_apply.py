@@ -76,11 +76,6 @@ class Found:
     secrets_known: bool = True
 
     @property
-    def interface(self) -> str:
-        """The name of the interface that the profile makes."""
-        return str(self.settings["connection"]["interface-name"][1])
-
-    @property
     def configured(self) -> dict[str, str | None]:
         """The endpoints that the profile configures, by public key."""
         return configured_endpoints(self.settings)

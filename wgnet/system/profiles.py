@@ -20,14 +20,16 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.changes import device_change, restored_device
 from wgnet.live.costs import Cost
 from wgnet.live.device import DeviceSettings, LiveDevice
+from wgnet.live.wanted import KERNEL_MTU
 from wgnet.syntax.spec import Manager
 from wgnet.system import nm_apply
 from wgnet.system.dbus import Bus
+from wgnet.system.guard import LIMIT_S
 from wgnet.system.links import mtu_of, set_mtu
 from wgnet.system.nm import NetworkManagerDaemon, NmError
 from wgnet.system.resolve import resolve_endpoints
 from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot
-from wgnet.system.target import KERNEL_MTU, InterfaceTarget, Target, keyfile_path
+from wgnet.system.target import InterfaceTarget, Target, keyfile_path
 from wgnet.system.wireguard import read_devices, set_device
 
 __all__ = ["Profiles", "ReportedError", "read_record", "read_record_file", "write_record_file"]
@@ -101,7 +103,9 @@ class Profiles:
     def owned(self) -> dict[str, Owned]:
         """Return the interfaces whose profiles are wgnet's now, those of keyfiles that it rendered among them."""
         present = {
-            found.interface: Owned(network=each.network, manager=Manager.NETWORKMANAGER, uuid=_uuid(each))
+            found.profile.interface or name: Owned(
+                network=each.network, manager=Manager.NETWORKMANAGER, uuid=_uuid(each)
+            )
             for name, each in self._wanted.items()
             if (found := self._found[name]) is not None
         }
@@ -190,7 +194,7 @@ class Profiles:
     def _guard(self, uuid: str) -> None:
         """Have NetworkManager go back by itself, should nobody else; one that it refuses is done without."""
         with contextlib.suppress(NmError):
-            path = nm_apply.guard_profile(self._nm, uuid, _MARGIN_S + 300)
+            path = nm_apply.guard_profile(self._nm, uuid, LIMIT_S + _MARGIN_S)
             if path is not None:
                 _write_checkpoints(self._root, [*_read_checkpoints(self._root), path])
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from wgnet.live.configured import endpoints_of_netdev
 from wgnet.live.device import DeviceSettings, wanted_device
+from wgnet.live.wanted import KERNEL_MTU
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.base import InterfaceSecrets
 from wgnet.managers.nm_settings import Settings
@@ -19,7 +20,6 @@ from wgnet.syntax.spec import Manager
 from wgnet.system.networkd import interface_of_netdev
 
 __all__ = [
-    "KERNEL_MTU",
     "InterfaceTarget",
     "Target",
     "configured_endpoints",
@@ -27,9 +27,6 @@ __all__ = [
     "parameters_of",
     "units_of",
 ]
-
-#: What the kernel gives a WireGuard device: 1500 less 80; drivers/net/wireguard/device.c.
-KERNEL_MTU = 1420
 
 _UNIT = re.compile(r"(?:etc|run)/systemd/system/(wgnet-[^/]+\.service)")
 _SYSCTL = re.compile(r"(?:etc|run)/sysctl\.d/50-wgnet-[^/]+\.conf")

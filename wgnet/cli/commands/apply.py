@@ -13,9 +13,9 @@ from wgnet.cli.terminal import is_terminal
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import quote_names
 from wgnet.syntax.spec import Manager
-from wgnet.system.apply import LIMIT_S, Application, Outcome
+from wgnet.system.apply import Application, Outcome
 from wgnet.system.dbus import Bus
-from wgnet.system.guard import Guard
+from wgnet.system.guard import LIMIT_S, Guard
 
 _PAUSE_S = 0.3
 

@@ -8,8 +8,8 @@ from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
 from wgnet.cli.machine import open_bus, refuse_root
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import system_reason
-from wgnet.system.apply import LIMIT_S, Outcome, put_back, put_back_files
-from wgnet.system.guard import Guard
+from wgnet.system.apply import Outcome, put_back, put_back_files
+from wgnet.system.guard import LIMIT_S, Guard
 
 #: Seconds to wait for another wgnet, which is about to end.
 _PATIENCE_S = 10.0
