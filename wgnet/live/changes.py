@@ -6,14 +6,21 @@ the sessions of peers that are not named, so nothing is named that is right alre
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from wgnet.keys.types import PresharedKey, PrivateKey
 from wgnet.live.device import DeviceSettings, LiveDevice, LivePeer, PeerSettings
 from wgnet.syntax.spec import Prefix
 
-__all__ = ["DeviceChange", "PeerChange", "device_change", "follow_rotation", "restored_device"]
+__all__ = [
+    "DeviceChange",
+    "PeerChange",
+    "device_change",
+    "follow_rotation",
+    "move_between_keys",
+    "restored_device",
+]
 
 #: Seconds; so that a packet leaves from a new port at once, and peers that know this side by its port alone follow.
 _KICK = 1
@@ -151,13 +158,27 @@ def _loses_only(live: LivePeer | None, change: PeerChange) -> bool:
 
 def follow_rotation(wanted: DeviceSettings, live: LiveDevice) -> DeviceSettings:
     """Return the settings with each rotating peer's AllowedIPs at whichever of its keys shook hands last."""
+
+    def is_later(here: LivePeer | None, there: LivePeer) -> bool:
+        return there.latest_handshake > (0 if here is None else here.latest_handshake)
+
+    return move_between_keys(wanted, live, is_later)
+
+
+def move_between_keys(
+    wanted: DeviceSettings, live: LiveDevice, belongs_there: Callable[[LivePeer | None, LivePeer], bool]
+) -> DeviceSettings:
+    """Return the settings with rotating peers' AllowedIPs at the other key, where they belong there.
+
+    That is asked of the live peer of the key that has them by the plan, None where it is missing, and of the other's.
+    """
     moved: dict[str, PeerSettings] = {}
     for key, peer in wanted.peers.items():
         other = None if peer.other_key is None else wanted.peers.get(peer.other_key)
         if other is None or not peer.allowed_ips:
             continue
-        here, there = live.peers.get(key), live.peers.get(other.public_key)
-        if there is not None and there.latest_handshake > (0 if here is None else here.latest_handshake):
+        there = live.peers.get(other.public_key)
+        if there is not None and belongs_there(live.peers.get(key), there):
             moved[key] = replace(peer, allowed_ips=frozenset())
             moved[other.public_key] = replace(other, allowed_ips=peer.allowed_ips)
     return replace(wanted, peers={**wanted.peers, **moved}) if moved else wanted

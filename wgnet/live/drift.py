@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from wgnet.keys.types import PresharedKey
+from wgnet.live.changes import move_between_keys
 from wgnet.live.device import DeviceSettings, LiveDevice, LivePeer, PeerSettings
 from wgnet.live.state import LiveLink, LiveState, PolicyRule, Route
 from wgnet.live.wanted import LINK_LOCAL, WantedDns, WantedInterface, nft_tables
@@ -295,16 +296,11 @@ def _device(wanted: WantedInterface, live: LiveDevice) -> Iterator[Drift]:
 
 def _with_live_key(settings: DeviceSettings, live: LiveDevice) -> DeviceSettings:
     """Return the settings with each rotating peer's AllowedIPs at the key where they stand: either may have them."""
-    moved: dict[str, PeerSettings] = {}
-    for key, peer in settings.peers.items():
-        other = None if peer.other_key is None else settings.peers.get(peer.other_key)
-        if other is None or not peer.allowed_ips:
-            continue
-        here, there = live.peers.get(key), live.peers.get(other.public_key)
-        if here is not None and there is not None and not here.allowed_ips and there.allowed_ips:
-            moved[key] = replace(peer, allowed_ips=frozenset())
-            moved[other.public_key] = replace(other, allowed_ips=peer.allowed_ips)
-    return replace(settings, peers={**settings.peers, **moved}) if moved else settings
+
+    def stand_there(here: LivePeer | None, there: LivePeer) -> bool:
+        return here is not None and not here.allowed_ips and bool(there.allowed_ips)
+
+    return move_between_keys(settings, live, stand_there)
 
 
 def _peer_name(peer: PeerSettings) -> str:

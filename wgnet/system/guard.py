@@ -174,11 +174,8 @@ class Guard:
             self.disarm()
             raise
 
-    def wait(self, seconds: float) -> float:
-        """Roll back in so many seconds unless `disarm` comes first; return when, as a `deadline`.
-
-        Raises `OSError` and `ProgramError`.
-        """
+    def wait(self, seconds: float) -> None:
+        """Roll back in so many seconds unless `disarm` comes first. Raises `OSError` and `ProgramError`."""
         deadline = _now() + seconds
         # One that a killed run left has to be gone before another can have its name.
         self._stop(f"{_CONFIRM}.timer", f"{_CONFIRM}.service", wait=True)
@@ -186,7 +183,6 @@ class Guard:
         timer = [f"--on-active={seconds:g}s", "--timer-property=AccuracySec=100ms"]
         self._run_unit(_CONFIRM, command, timer)
         self._write("armed", json.dumps({"deadline": deadline}))
-        return deadline
 
     def disarm(self) -> None:
         """Settle the change: from the first step of this on nothing is rolled back any more. Raises `OSError`."""
