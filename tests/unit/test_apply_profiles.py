@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from wgnet.diagnostics.diagnostic import Diagnostics
-from wgnet.live.changes import DeviceChange
+from wgnet.live.changes import DeviceChange, device_change, restored_device
 from wgnet.live.device import DeviceSettings, parse_dump
 from wgnet.managers.nm_settings import Property, Setting, Settings
 from wgnet.syntax.spec import Manager
@@ -157,11 +158,11 @@ def test_a_profile_is_known_by_its_uuid(
     assert {name: each.uuid for name, each in read_record(tmp_path).items()} == {"wg0": UUID}
 
 
-CHANGED, ROAMED, PLAIN = "c" * 42 + "A=", "r" * 42 + "A=", "p" * 42 + "A="
+CHANGED, ROAMED, PLAIN, GONE = (f"{letter * 42}A=" for letter in "crpg")
 
 
-def dump(changed: str, roamed: str, plain: str) -> str:
-    ends = {CHANGED: changed, ROAMED: roamed, PLAIN: plain}
+def dump(changed: str, roamed: str, plain: str, gone: str) -> str:
+    ends = {CHANGED: changed, ROAMED: roamed, PLAIN: plain, GONE: gone}
     lines = [f"wg0\t{'k' * 42}A=\t{'l' * 42}A=\t51820\toff"]
     lines += [f"wg0\t{key}\t(none)\t{end}\t10.0.0.{n}/32\t0\t0\t0\toff" for n, (key, end) in enumerate(ends.items())]
     return "".join(f"{line}\n" for line in lines)
@@ -174,11 +175,11 @@ def test_an_endpoint_that_the_change_has_set_is_set_back_and_no_other(
     mine = Owned(network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID)
     snapshot = Snapshot(
         artifacts=(),
-        dump=dump("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"),
+        dump=dump("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1", "192.0.2.4:1"),
         mtus={},
         owned={"wg0": mine},
         made={"wg0": mine},
-        configured={"wg0": {CHANGED: "192.0.2.1:1", ROAMED: "192.0.2.2:1", PLAIN: None}},
+        configured={"wg0": {CHANGED: "192.0.2.1:1", ROAMED: "192.0.2.2:1", PLAIN: None, GONE: "192.0.2.4:1"}},
         replaced={"wg0": {CHANGED: "192.0.2.9:9", ROAMED: "192.0.2.2:1", PLAIN: None}},
         parameters={},
         profiles={UUID: None},
@@ -188,11 +189,16 @@ def test_an_endpoint_that_the_change_has_set_is_set_back_and_no_other(
     def restore(_nm: object, _saved: object, _uuid: str, settle: Callable[[], None]) -> None:
         settle()
 
-    live = parse_dump(dump("192.0.2.9:9", "198.51.100.2:7", "198.51.100.3:7"))
+    # The last one was to go, and the change did not live to take it away.
+    live = parse_dump(dump("192.0.2.9:9", "198.51.100.2:7", "198.51.100.3:7", "198.51.100.4:7"))
     monkeypatch.setattr(profiles_module, "NetworkManagerDaemon", lambda _: Daemon({}))
     monkeypatch.setattr("wgnet.system.nm_apply.restore_profile", restore)
     monkeypatch.setattr(profiles_module, "read_devices", lambda: live)
     monkeypatch.setattr(profiles_module, "set_device", lambda change, _: found.append(change))
     Profiles.restore(None, snapshot, Diagnostics(), tmp_path)  # type: ignore[arg-type]
     [change] = found
+    # Root's verification asks the same, or it would wait for what nobody does.
+    after = replace(live["wg0"], peers={**live["wg0"].peers, CHANGED: snapshot.devices()["wg0"].peers[CHANGED]})
+    wanted = restored_device(snapshot.devices()["wg0"])
+    assert not device_change(after, wanted, snapshot.endpoints_to_leave(wanted))
     assert [(peer.public_key, peer.endpoint) for peer in change.peers] == [(CHANGED, "192.0.2.1:1")]

@@ -369,7 +369,7 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
         for name, owned in snapshot.owned.items()
         if name in devices
     )
-    configured = _endpoints_to_put_back(snapshot, interfaces)
+    configured = {each.name: snapshot.endpoints_to_leave(each.device) for each in interfaces}
     manifest = read_manifest(root, runtime=False, diagnostics=diagnostics)
     converger = Converger(
         bus=bus,
@@ -385,23 +385,6 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
     converger.run()
     Profiles.restore(bus, snapshot, diagnostics, root)
     return list(_settle(lambda: _differences(snapshot, interfaces, configured), converger.finish))
-
-
-def _endpoints_to_put_back(
-    snapshot: Snapshot, interfaces: Sequence[InterfaceTarget]
-) -> dict[str, dict[str, str | None]]:
-    """Return what counts as configured, so that those endpoints are set back that the change has set, and no others.
-
-    A peer may have roamed since: where its configured endpoint has not changed, the live one is left alone.
-    """
-    found: dict[str, dict[str, str | None]] = {}
-    for each in interfaces:
-        before, after = snapshot.configured.get(each.name, {}), snapshot.replaced.get(each.name, {})
-        found[each.name] = {
-            key: peer.endpoint if key in after and before.get(key) == after[key] else None
-            for key, peer in each.device.peers.items()
-        }
-    return found
 
 
 def _differences(

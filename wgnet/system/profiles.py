@@ -273,13 +273,7 @@ class Profiles:
                 active=device is not None,
             )
             with _reporting(owned.network, diagnostics):
-                before, after = snapshot.configured.get(name, {}), snapshot.replaced.get(name, {})
-                # What the change has set is set back; where it set nothing, a peer may have roamed since.
-                configured = {
-                    key: peer.endpoint if before.get(key) == after.get(key) else None
-                    for key, peer in target.device.peers.items()
-                }
-                settle = Profiles._settling(target, configured, diagnostics)
+                settle = Profiles._settling(target, snapshot.endpoints_to_leave(target.device), diagnostics)
                 active = nm_apply.restore_profile(nm, saved, uuid, settle)
                 if active is not None and device is not None:
                     settle()

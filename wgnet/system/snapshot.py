@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wgnet.live.device import LiveDevice, NotADumpError, parse_dump
+from wgnet.live.device import DeviceSettings, LiveDevice, NotADumpError, parse_dump
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system.files import Root, read_standing
@@ -63,6 +63,17 @@ class Snapshot:
     def devices(self) -> dict[str, LiveDevice]:
         """Return the devices of then."""
         return parse_dump(self.dump)
+
+    def endpoints_to_leave(self, device: DeviceSettings) -> dict[str, str | None]:
+        """Return what counts as configured on the way back to a device, so that only the change's are undone.
+
+        Where the change has set none, the live one is left alone: the peer may have roamed since.
+        """
+        before, after = self.configured.get(device.name, {}), self.replaced.get(device.name, {})
+        return {
+            key: None if key in after and before.get(key) != after[key] else peer.endpoint
+            for key, peer in device.peers.items()
+        }
 
     def to_json(self) -> str:
         """Return the snapshot as text, with secrets."""
