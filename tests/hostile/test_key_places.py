@@ -32,6 +32,8 @@ def keeping(text: str, path: str) -> str:
         "/run/systemd/network/50-wgnet-wg0.network",
         "/etc/systemd/system/multi-user.target.wants/key",
         "/etc/NetworkManager/system-connections/wgnet-wg0.nmconnection",
+        "/etc/systemd/networkd.conf.d",
+        "/etc/systemd/networkd.conf.d/50-wgnet-wg0.conf",
         "/etc/sysctl.d/50-wgnet-wg0.conf",
         "/etc/wireguard/wg0.conf",
         "/var/lib",

@@ -20,8 +20,10 @@ from wgnet.managers.templates import Templates
 from wgnet.model.resolve import resolve_topology
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
+from wgnet.record import replace
 from wgnet.routing.allowed_ips import Routing
 from wgnet.syntax.decode import parse_specification
+from wgnet.syntax.spec import Manager
 
 HUB = """
 wgnet: 1
@@ -130,6 +132,15 @@ def test_files_of_a_host_with_an_exit_node() -> None:
         "/etc/systemd/system/multi-user.target.wants/wgnet-mark-wg0.service",
         "/etc/systemd/system/nftables.service.wants/wgnet-mark-wg0.service",
     ]
+
+
+def test_a_networkd_beside_networkmanager_leaves_its_rules_alone() -> None:
+    own = plan("nyc")
+    path = "/etc/systemd/networkd.conf.d/50-wgnet-wg0.conf"
+    assert path not in render(own)
+    theirs = replace(own, manager=Manager.NETWORKMANAGER)
+    assert "\n[Network]\nManageForeignRoutingPolicyRules=no\n" in render(theirs)[path].content.decode()
+    assert path not in render(replace(theirs, rules=()))
 
 
 def test_both_tables_stand_beside_each_other() -> None:

@@ -1,4 +1,4 @@
-"""What a host needs beside its manager's files: kernel parameters, source NAT, and the mark of replies.
+"""What a host needs beside its manager's files: kernel parameters, source NAT, the mark of replies, rules that stay.
 
 Stage: managers. Input: an interface's plan; output: artifacts of sysctl.d, nftables and systemd, that work on a host
 without wgnet. networkd has keys for some of it, but each since another version, and none that do all (IPv4Forwarding=
@@ -44,6 +44,10 @@ class Extras:
                     source_valid_mark=plan.source_valid_mark,
                     accept_ra_unit=f"{_accept_ra(plan)}.service",
                 )
+            )
+        if plan.rules and plan.manager is not Manager.NETWORKD:
+            artifacts.append(
+                self._file(plan, f"systemd/networkd.conf.d/50-wgnet-{plan.interface}.conf", "networkd.conf.j2")
             )
         # wg-quick has a table of its own for it, which comes and goes with its interface.
         if plan.restore_mark and plan.manager is not Manager.WG_QUICK:

@@ -16,6 +16,7 @@ from wgnet.syntax.spec import Manager
 from wgnet.system.apply import Application, Outcome
 from wgnet.system.dbus import Bus
 from wgnet.system.guard import LIMIT_S, Guard
+from wgnet.system.outcome import WriteReport
 
 _PAUSE_S = 0.3
 
@@ -74,6 +75,7 @@ def apply_plan(context: Context, plan: MachinePlan, bus: Bus, what: str = "") ->
     context.output.line(f"{name}: applied, the live state is as planned ({', '.join(parts)})")
     for path in report.kept:
         context.output.line(f"kept: {path}")
+    _note_networkd(context, report)
     return _confirmed(context) if application.seconds_left else EXIT_DONE
 
 
@@ -84,6 +86,16 @@ def _note_wg_quick(context: Context, plan: MachinePlan) -> None:
             codes.BROUGHT_UP_BY_HAND,
             f"the files of {quote_names(names)} are written, and wg-quick brings interfaces up",
             help=[f"run `wg-quick up {name}`" for name in names],
+        )
+
+
+def _note_networkd(context: Context, report: WriteReport) -> None:
+    """Say that a networkd that runs beside NetworkManager has yet to hear of rules that are not its own."""
+    settings = [path for path in report.written if "/systemd/networkd.conf.d/" in path]
+    if settings and (context.root / "run/systemd/netif/state").exists():
+        context.output.line(
+            f"systemd-networkd reads {settings[0]} when it starts: `systemctl restart systemd-networkd`, or it removes"
+            " the rules when it sets a link"
         )
 
 
