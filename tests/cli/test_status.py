@@ -179,6 +179,11 @@ def test_without_privilege(machine: Path) -> None:
     assert "CAP_NET_ADMIN" in done.err
 
 
+def test_what_the_machine_lacks_is_no_error_of_the_topology(tmp_path: Path) -> None:
+    done = wgnet("status", "--root", tmp_path / "none", cwd=tmp_path)
+    assert (done.status, "error[WG6001]" in done.err) == (6, True)
+
+
 def test_keys_that_cannot_be_read_are_not_compared(machine: Path) -> None:
     """Everything else is; a warning says what is not."""
     for file in (machine / "root/etc/wgnet").rglob("*"):

@@ -18,7 +18,7 @@ import pytest
 from wgnet.cli.commands import apply as apply_command
 from wgnet.cli.commands import remove
 from wgnet.cli.context import Context
-from wgnet.cli.machine import MachinePlan
+from wgnet.cli.machine import MachinePlan, not_planned
 from wgnet.cli.parser import build_parser
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -299,6 +299,17 @@ def test_a_running_system_has_no_other_root(command: str, tmp_path: Path, capsys
 
     assert main([*command.split(), "--root", str(tmp_path)]) == 2
     assert "has no --root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(codes.UNKNOWN_HOST_ARGUMENT, 1), (codes.CHANGED_BY_HAND, 6), (codes.CANNOT_WRITE, 6), (codes.CANNOT_START, 6)],
+    ids=lambda each: str(getattr(each, "name", each)),
+)
+def test_what_the_machine_lacks_is_no_error_of_the_topology(code: codes.Code, status: int) -> None:
+    context = context_of("plan")
+    context.diagnostics.report(code, "no")
+    assert not_planned(context) == status
 
 
 def test_there_is_nothing_to_remove_that_was_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ verified. Nothing is changed here.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +43,10 @@ __all__ = [
 ]
 
 #: What the machine, not the topology, is to blame for.
-_LACKING = (codes.CANNOT_START, codes.NM_NOT_RUNNING, codes.NM_DENIED, codes.NM_REFUSED, codes.NM_NO_ANSWER)
+_LACKING = (
+    *(codes.CANNOT_START, codes.NM_NOT_RUNNING, codes.NM_DENIED, codes.NM_REFUSED, codes.NM_NO_ANSWER),
+    *(codes.CANNOT_WRITE, codes.CHANGED_BY_HAND, codes.NOT_A_REGULAR_FILE, codes.LOCKED),
+)
 _SYSTEMD_VERSION = re.compile(r"systemd (\d+)")
 
 
@@ -170,15 +172,8 @@ def _at_running_version(plan: InterfacePlan, bus: Bus) -> InterfacePlan:
 
 
 def check_machine(context: Context, managers: Sequence[Manager], bus: Bus) -> bool:
-    """Report what is missing here to change the machine; return whether nothing is."""
+    """Report what is missing here for root to change the machine; return whether nothing is."""
     diagnostics = context.diagnostics
-    if os.geteuid() != 0:
-        diagnostics.report(
-            codes.CANNOT_START,
-            "only root may change this machine's interfaces and files; nothing was changed",
-            help="run it with sudo",
-        )
-        return False
     for program, package in (("wg", "wireguard-tools"), ("ip", "iproute2")):
         if find_program(program) is None:
             diagnostics.report(

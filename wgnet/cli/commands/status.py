@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from wgnet.cli.context import EXIT_CHANGES, EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
 from wgnet.cli.hosts import report_unknown_host, this_host
+from wgnet.cli.machine import not_planned
 from wgnet.cli.secrets import open_store
 from wgnet.cli.statusjson import status_to_json
 from wgnet.cli.terminal import is_terminal
@@ -62,7 +63,7 @@ def run(context: Context) -> int:
         return context.status()
     machine = _machine(context, fleet)
     if machine is None:
-        return context.status()
+        return not_planned(context)
     try:
         if options.watch is not None:
             return _watch(context, machine, options.watch)
