@@ -210,12 +210,18 @@ def test_confirming_keeps_what_waits(
     assert told.code is codes.NOTHING_TO_SETTLE
 
 
-def test_what_was_given_up_in_the_middle_cannot_be_confirmed(root: Path, units: list[list[str]]) -> None:
+@pytest.mark.parametrize(("waited", "reason"), [(False, "was broken off"), (True, "the time is over")])
+def test_what_is_being_rolled_back_cannot_be_confirmed(
+    root: Path, units: list[list[str]], waited: bool, reason: str
+) -> None:
     guard = Guard(root)
     with guard.locked():
         guard.arm(snapshot(), limit=300)
+        if waited:
+            guard.wait(0.0)
     context = context_of(root)
     assert confirm.settle(context) == 6
     assert guard.armed() is not None
     [told] = context.diagnostics.items
     assert told.code is codes.NOTHING_TO_SETTLE
+    assert reason in told.message

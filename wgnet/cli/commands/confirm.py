@@ -10,7 +10,7 @@ from wgnet.cli.machine import refuse_root
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import system_reason
 from wgnet.system.dbus import Bus, DBusError
-from wgnet.system.guard import Guard
+from wgnet.system.guard import Armed, Guard
 from wgnet.system.profiles import Profiles
 
 
@@ -31,13 +31,9 @@ def settle(context: Context) -> int:
     try:
         with guard.locked(patience=5) as alone:
             armed = guard.armed()
-            if not alone or armed is None or armed.deadline is None or armed.is_due:
-                reason = "there is no change that waits to be confirmed"
-                if not alone:
-                    reason = "another wgnet is changing this machine"
-                elif armed is not None:
-                    reason = "the time is over: the change is being rolled back"
-                context.diagnostics.report(codes.NOTHING_TO_SETTLE, reason)
+            reason = _reason_against(armed) if alone else "another wgnet is changing this machine"
+            if reason is not None:
+                context.diagnostics.report(codes.NOTHING_TO_SETTLE, f"{reason}; nothing was changed")
                 return EXIT_NOT_STARTED
             # Before nobody watches any more: NetworkManager would go back by itself, later.
             # Without a bus there is no NetworkManager that could.
@@ -49,3 +45,12 @@ def settle(context: Context) -> int:
         return EXIT_NOT_STARTED
     context.output.line("confirmed")
     return EXIT_DONE
+
+
+def _reason_against(armed: Armed | None) -> str | None:
+    """Return why nothing can be confirmed, None where it can."""
+    if armed is None:
+        return "there is no change that waits to be confirmed"
+    if armed.deadline is None:
+        return "the change was broken off: it is being rolled back"
+    return "the time is over: the change is being rolled back" if armed.is_due else None
