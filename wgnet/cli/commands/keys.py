@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
 from wgnet.cli.hosts import report_unknown_host, this_host
@@ -131,9 +131,7 @@ def _generate_here(context: Context) -> int:
     The public key is written into the topology if that is the administrator's. A package's is not to be changed: there
     it is written beside the private key, for whoever tells the other hosts.
     """
-    from pathlib import PurePosixPath
-
-    from wgnet.system.hostkeys import create_host_private_key, read_host_private_key, write_host_public_key
+    from wgnet.system.hostkeys import write_host_public_key
 
     read = _read_here(context)
     if read is None:
@@ -158,23 +156,8 @@ def _generate_here(context: Context) -> int:
         if host.private_key.kind != "file":
             context.output.line(f"{topology.name}: the private key of '{name}' is not kept in a file")
             continue
-        own = Diagnostics(sources=context.diagnostics.sources)
         path = PurePosixPath(host.private_key.name)
-        key = read_host_private_key(context.root, path, own)
-        if key is None and host.public_key is not None and not own.has_errors:
-            own.report(
-                codes.KEY_STORE,
-                f"the topology has a public key of '{name}', but its private key is not in '{path}'",
-                host.place("public-key"),
-                help=(
-                    f"bring the private key here, with `wgnet keys export {name} --keys DIR` from the key store, say",
-                    "remove `public-key` from the topology to have a new pair made",
-                ),
-            )
-        if key is None and not own.has_errors:
-            mode, uid, gid = host_key_ownership(context, host)
-            key = create_host_private_key(context.root, path, own, mode=mode, uid=uid, gid=gid)
-        context.diagnostics.items.extend(own.items)
+        key = _own_private_key(context, host, path)
         if key is None:
             failed = True
             continue
@@ -193,6 +176,32 @@ def _generate_here(context: Context) -> int:
     if failed or _write_public_keys(context, publics) is None:
         return context.status() if context.failed else EXIT_NOT_STARTED
     return context.status()
+
+
+def _own_private_key(context: Context, host: Host, path: PurePosixPath) -> PrivateKey | None:
+    """Return this host's private key, made where there is none; None after reporting why not.
+
+    That another network's key could not be had does not count.
+    """
+    from wgnet.system.hostkeys import create_host_private_key, read_host_private_key
+
+    own = Diagnostics(sources=context.diagnostics.sources)
+    key = read_host_private_key(context.root, path, own)
+    if key is None and host.public_key is not None and not own.has_errors:
+        own.report(
+            codes.KEY_STORE,
+            f"the topology has a public key of '{host.name}', but its private key is not in '{path}'",
+            host.place("public-key"),
+            help=(
+                f"bring the private key here, with `wgnet keys export {host.name} --keys DIR` from the key store, say",
+                "remove `public-key` from the topology to have a new pair made",
+            ),
+        )
+    if key is None and not own.has_errors:
+        mode, uid, gid = host_key_ownership(context, host)
+        key = create_host_private_key(context.root, path, own, mode=mode, uid=uid, gid=gid)
+    context.diagnostics.items.extend(own.items)
+    return key
 
 
 def _read_here(context: Context) -> tuple[Fleet, str | None] | None:
