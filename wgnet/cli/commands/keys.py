@@ -343,7 +343,6 @@ def _export(context: Context) -> int:
     if options.output is None:
         _print_export(context, artifacts)
         return EXIT_DONE
-    from pathlib import Path
 
     from wgnet.system.tree import write_tree
 
