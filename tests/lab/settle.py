@@ -19,7 +19,9 @@ _NETWORKD = (
     "do sleep 0.3; done"
 )
 _NETWORKMANAGER = (
-    f"nm-online -q -s -t {_LIMIT}\nuntil ! nmcli -t -f STATE connection show --active | grep -q ing; do sleep 0.3; done"
+    # Its client gives up after 30 s by itself, in which a machine that boots several hosts at once may not answer.
+    f"until nm-online -q -s -t {_LIMIT}; do sleep 1; done\n"
+    "until ! nmcli -t -f STATE connection show --active | grep -q ing; do sleep 0.3; done"
 )
 
 
