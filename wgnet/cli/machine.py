@@ -25,10 +25,13 @@ from wgnet.plan.types import InterfacePlan
 from wgnet.record import replace
 from wgnet.syntax.spec import Manager
 from wgnet.system.dbus import Bus, DBusError
+from wgnet.system.install import read_manifest
 from wgnet.system.networkd import Networkd
 from wgnet.system.nm import NetworkManagerDaemon, NmError
+from wgnet.system.profiles import read_record
 from wgnet.system.programs import ProgramError, find_program, run_program
 from wgnet.system.secrets import SecretFinder
+from wgnet.system.snapshot import Owned, networks_concerned, owned_interfaces
 from wgnet.system.target import InterfaceTarget, Target, interface_target, keyfile_path
 
 __all__ = [
@@ -91,6 +94,7 @@ def plan_machine(context: Context, fleet: Fleet, bus: Bus) -> MachinePlan | None
     name, plans = found
     if not fleet.routings:
         return MachinePlan(name="", plans=(), target=Target(artifacts=(), interfaces=(), networks=None), wanted=())
+    networks = networks_concerned(networks, [plan.interface for plan in plans], _owned(context))
     finder = SecretFinder(store=open_store(context), root=context.root)
     managers = Managers(Templates(context.root / "etc/wgnet/templates"))
     artifacts: dict[str, Artifact] = {}
@@ -119,6 +123,12 @@ def plan_machine(context: Context, fleet: Fleet, bus: Bus) -> MachinePlan | None
         disowned=tuple(disowned),
     )
     return MachinePlan(name=name, plans=plans, target=target, wanted=tuple(wanted))
+
+
+def _owned(context: Context) -> dict[str, Owned]:
+    """Return the interfaces that are wgnet's by what it wrote; whoever changes them says what cannot be read."""
+    manifest = read_manifest(context.root, runtime=False, diagnostics=Diagnostics())
+    return {**({} if manifest is None else owned_interfaces(manifest)), **read_record(context.root)}
 
 
 def not_planned(context: Context) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from wgnet.system.networkd import interface_of_netdev
 from wgnet.system.programs import ProgramError, run_program
 from wgnet.system.target import Target, parameters_of
 
-__all__ = ["BadSnapshotError", "Owned", "Snapshot", "owned_interfaces", "take_snapshot"]
+__all__ = ["BadSnapshotError", "Owned", "Snapshot", "networks_concerned", "owned_interfaces", "take_snapshot"]
 
 _VERSION = 1
 
@@ -158,6 +158,19 @@ def owned_interfaces(manifest: Manifest) -> dict[str, Owned]:
         for path, entry in manifest.entries.items()
         if (name := interface_of_netdev(path)) is not None
     }
+
+
+def networks_concerned(
+    networks: frozenset[str] | None, names: Collection[str], owned: Mapping[str, Owned]
+) -> frozenset[str] | None:
+    """Return the networks that a change is about: those asked for, and those whose interfaces it takes over.
+
+    A host has one interface of a network: with the interface's name all of the other network's is taken over. Left
+    behind, NetworkManager would have two profiles for one interface. None stands for every network.
+    """
+    if networks is None:
+        return None
+    return networks | {each.network for name, each in owned.items() if name in names}
 
 
 def take_snapshot(
