@@ -23,6 +23,7 @@ from wgnet.cli.context import Context
 from wgnet.cli.parser import build_parser
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.keys.types import PrivateKey
 from wgnet.live.drift import Drift
 from wgnet.live.profile import without_secrets
 from wgnet.live.user_profile import Way, belongs_to, way_of_device
@@ -155,6 +156,10 @@ class Manager:
         self._do("secrets")
         self.called.pop()
         return self.profiles[path]
+
+    def agents_key(self, path: str) -> PrivateKey | None:
+        assert path in self.profiles
+        return None
 
     def active(self, uuid: str) -> Active | None:
         if uuid not in self.devices:

@@ -15,6 +15,7 @@ from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.words import quote_names, system_reason
+from wgnet.keys.match import check_key_pair
 from wgnet.keys.types import PresharedKey, PrivateKey
 from wgnet.live.costs import Cost
 from wgnet.live.drift import Drift
@@ -44,21 +45,25 @@ from wgnet.system.user_state import Pending, UserState, user_name
 __all__ = ["apply_as_user", "compare_as_user", "plan_as_user", "remove_as_user", "settle_as_user"]
 
 
-def plan_as_user(context: Context, fleet: Fleet, bus: Bus) -> MachinePlan | None:
-    """Return what this user's profiles are to be; None after reporting why that cannot be said, or done by a user."""
+def plan_as_user(context: Context, fleet: Fleet, bus: Bus, given: PrivateKey | None = None) -> MachinePlan | None:
+    """Return what this user's profiles are to be; None after reporting why that cannot be said, or done by a user.
+
+    `given` is the host's private key, where the user has it at hand.
+    """
     networks = frozenset(routing.topology.name for routing in fleet.routings) if context.files else None
     found = host_plans(context, fleet, bus)
     if found is None or not _is_possible(context, found[1], bus):
         return None
     name, plans = found
-    finder = SecretFinder(store=open_store(context))
+    finder = SecretFinder(store=open_store(context), for_agent=True)
     managers = Managers(Templates(context.root / "etc/wgnet/templates"))
     roots: dict[str, Artifact] = {}
     interfaces: list[InterfaceTarget] = []
     wanted: list[WantedInterface] = []
     for plan in plans:
         managers.check(plan, context.diagnostics)
-        secrets = _with_keys_of_profile(plan, finder.find(plan, context.diagnostics), bus)
+        secrets = _with_given_key(plan, finder.find(plan, context.diagnostics), given, context.diagnostics)
+        secrets = _with_keys_of_profile(plan, secrets, bus)
         _check_keys(plan, secrets, context.diagnostics)
         # What is absent has been said.
         own = Diagnostics(sources=context.diagnostics.sources)
@@ -138,6 +143,18 @@ def _check_permissions(plan: InterfacePlan, diagnostics: Diagnostics) -> None:
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def _with_given_key(
+    plan: InterfacePlan, secrets: InterfaceSecrets, given: PrivateKey | None, diagnostics: Diagnostics
+) -> InterfaceSecrets:
+    """Return secrets with the private key that the user gave; one that is another host's is reported."""
+    publics = [public for public in (plan.host.public_key, plan.host.next_public_key) if public is not None]
+    if given is None or not check_key_pair(
+        given, publics, "what was given", diagnostics, plan.host.place("public-key")
+    ):
+        return secrets
+    return InterfaceSecrets(private_key=given, preshared_keys=secrets.preshared_keys, derived_keys=secrets.derived_keys)
 
 
 def _with_keys_of_profile(plan: InterfacePlan, secrets: InterfaceSecrets, bus: Bus) -> InterfaceSecrets:
@@ -241,9 +258,9 @@ def _application(context: Context, plan: MachinePlan, bus: Bus) -> UserApplicati
     return UserApplication(bus=bus, target=plan.target, wanted=plan.wanted, diagnostics=context.diagnostics)
 
 
-def apply_as_user(context: Context, fleet: Fleet, bus: Bus) -> int:
-    """Make the user's profiles so; return the exit status."""
-    plan = plan_as_user(context, fleet, bus)
+def apply_as_user(context: Context, fleet: Fleet, bus: Bus, given: PrivateKey | None = None) -> int:
+    """Make the user's profiles so; return the exit status. `given` is as `plan_as_user` takes it."""
+    plan = plan_as_user(context, fleet, bus, given)
     if plan is None:
         return not_planned(context)
     return _apply(context, plan, bus, f"'{plan.name}'" if plan.name else "no network")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from wgnet.keys.types import PrivateKey
 from wgnet.managers.nm_settings import SECRET_IN_PROFILE, DbusSettings, Variant
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ip_differs",
     "keeps_private_key",
     "secrets_differ",
+    "with_key_for_agent",
     "with_private_key_of",
     "without_secrets",
 ]
@@ -155,6 +157,16 @@ def with_private_key_of(wanted: DbusSettings, current: DbusSettings) -> DbusSett
     if "private-key" in wireguard or key is None or not keeps_private_key(wanted):
         return wanted
     return {**wanted, "wireguard": {**wireguard, "private-key": key}}
+
+
+def with_key_for_agent(settings: DbusSettings, key: PrivateKey | None) -> DbusSettings:
+    """Return settings that hand a private key to the user's agent; unchanged without one, or where the profile has it.
+
+    NetworkManager has the agent keep what it is sent, and forget what it is not, with each change of the profile.
+    """
+    if key is None or keeps_private_key(settings):
+        return settings
+    return {**settings, "wireguard": {**settings["wireguard"], "private-key": ("s", key.reveal())}}
 
 
 def secrets_differ(wanted: DbusSettings, former: DbusSettings) -> bool:

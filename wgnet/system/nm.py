@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wgnet.keys.types import PrivateKey
 from wgnet.managers.nm_settings import SECRET_IN_PROFILE, DbusSettings
 from wgnet.system.dbus import Bus, DBusCallError, DBusError, NoBusError, from_json, to_json
 from wgnet.system.nm_words import connection_reason, device_reason
@@ -216,6 +217,26 @@ class NetworkManagerDaemon:
                 raise
             secrets = {}
         return with_secrets(settings, secrets)
+
+    def agents_key(self, path: str) -> PrivateKey | None:
+        """Return the private key that the user's agent keeps for a profile, None where it keeps none or there is none.
+
+        The agent may ask the user to open the keyring. What NetworkManager itself remembers of an agent it does not
+        tell, but forgets, so that the second question reaches the agent; seen with 1.42 to 1.58.
+        """
+        if _keeps_private_key(self.settings(path)):
+            return None
+        for _ in range(2):
+            try:
+                [secrets] = self._call(path, _CONNECTION, "GetSecrets", "s", ("wireguard",), timeout=self._write_s)
+            except NmError as error:
+                if error.problem is not NmProblem.REFUSED:
+                    raise
+                continue
+            key = PrivateKey.parse(str(secrets.get("wireguard", {}).get("private-key", ("s", ""))[1]))
+            if isinstance(key, PrivateKey):
+                return key
+        return None
 
     def load(self, filename: str) -> bool:
         """Have a keyfile read that was written beside NetworkManager; return whether it was taken. Root alone may."""

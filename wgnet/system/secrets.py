@@ -23,10 +23,14 @@ from wgnet.system.keystore import KeyStore
 
 @dataclass(slots=True, kw_only=True)
 class SecretFinder:
-    """Finds secrets in a key store (`store`), and on this host below `root`; None where there is none to look in."""
+    """Finds secrets in a key store (`store`), and on this host below `root`; None where there is none to look in.
+
+    A key that an agent is to keep is looked for only where somebody can hand it over (`for_agent`).
+    """
 
     store: KeyStore | None = None
     root: Path | None = None
+    for_agent: bool = False
     _masters: dict[str, MasterSecret | None] = field(default_factory=dict)
 
     def find(self, plan: InterfacePlan, diagnostics: Diagnostics) -> InterfaceSecrets:
@@ -58,7 +62,7 @@ class SecretFinder:
 
     def _private_key(self, plan: InterfacePlan, diagnostics: Diagnostics) -> PrivateKey | None:
         source = plan.private_key
-        if source.kind == "agent":
+        if source.kind == "agent" and not self.for_agent:
             return None
         key = where = None
         if self.store is not None:

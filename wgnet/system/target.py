@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from wgnet.keys.types import PrivateKey
 from wgnet.live.configured import endpoints_of_netdev
 from wgnet.live.device import DeviceSettings, wanted_device
 from wgnet.live.wanted import KERNEL_MTU
@@ -35,7 +36,10 @@ _PARAMETER = re.compile(r"^([a-z0-9_.]+) = (\S+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceTarget:
-    """One interface. `active` is false where a person brings it up; `settings` are NetworkManager's alone."""
+    """One interface. `active` is false where a person brings it up; `settings` are NetworkManager's alone.
+
+    `agent_key` is a private key that the user's agent is to keep, None where it has it already, or asks for it.
+    """
 
     network: str
     name: str
@@ -44,6 +48,7 @@ class InterfaceTarget:
     mtu: int
     active: bool
     settings: Settings | None = None
+    agent_key: PrivateKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,7 @@ def interface_target(plan: InterfacePlan, secrets: InterfaceSecrets) -> Interfac
         mtu=plan.mtu or KERNEL_MTU,
         active=plan.autoconnect,
         settings=settings,
+        agent_key=secrets.private_key if plan.private_key.kind == "agent" else None,
     )
 
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.words import quote_names
+from wgnet.keys.types import PrivateKey
 from wgnet.live.costs import Cost
 from wgnet.live.drift import Drift, find_drift
-from wgnet.live.profile import differences, with_private_key_of, without_secrets
+from wgnet.live.profile import differences, with_key_for_agent, with_private_key_of, without_secrets
 from wgnet.live.user_profile import ChosenWay, Way, belongs_to, way_of_device
 from wgnet.live.wanted import WantedInterface
 from wgnet.managers.nm_settings import DbusSettings, to_dbus
@@ -47,6 +48,8 @@ _ACTIVATION_S = 150.0
 _LIMIT_S = 600
 _SETTLES_S = 30.0
 _PAUSE_S = 0.2
+#: How long an agent may take to keep a key.
+_AGENT_S = 5.0
 #: With these a call has had no effect.
 _WITHOUT_EFFECT = (NmProblem.DENIED, NmProblem.REFUSED, NmProblem.NOT_RUNNING, NmProblem.GONE)
 
@@ -58,6 +61,7 @@ class ProfileStep:
     """One profile, from what it is (`found`, None: not there) to what it is to be (`body`, None: gone).
 
     `names` are the properties that change, as `nm_apply.changes` has them; `device` is how its device follows.
+    `key` is a private key that the user's agent is to keep and does not, `kept` the one that it does.
     """
 
     network: str
@@ -68,6 +72,8 @@ class ProfileStep:
     up: bool
     names: tuple[str, ...]
     device: ChosenWay
+    key: PrivateKey | None = None
+    kept: PrivateKey | None = None
 
     @property
     def changes(self) -> bool:
@@ -148,8 +154,22 @@ class UserApplication:
                 body = to_dbus(each.settings)
                 present = self._find(each.settings.uuid, ask)
                 damaged = each.settings.uuid in unfinished or any(one.interface == each.name for one in drift)
-                found.append(_step(each.network, each.name, body, present, damaged))
+                step = _step(each.network, each.name, body, present, damaged)
+                found.append(self._with_key(step, each.agent_key))
         return found
+
+    def _with_key(self, step: ProfileStep, key: PrivateKey | None) -> ProfileStep:
+        """Return a step that hands a private key to the user's agent, where that has another or none."""
+        kept = None
+        if step.found is not None and step.found.secrets_known:
+            kept = self._nm.agents_key(step.found.profile.path)
+        if key is None or key == kept:
+            return replace(step, kept=kept)
+        device = step.device
+        if _is_active(step):
+            device = ChosenWay(Way.ACTIVATE, (*(device.because if device.way is Way.ACTIVATE else ()), "keys"))
+        names = step.names if step.found is None else (*step.names, "wireguard.private-key")
+        return replace(step, names=names, device=device, key=key, kept=kept)
 
     def _find(self, uuid: str, ask: bool) -> nm_apply.Found | None:
         found = nm_apply.find_profile(self._nm, uuid, secrets=ask)
@@ -285,6 +305,7 @@ class UserApplication:
                         self._take(each)
                 differences_left = self._verify(steps)
                 if not differences_left:
+                    self._await_agent(steps)
                     self._remember(steps)
                     self._settle(uuids, confirm)
                     return Outcome.DONE
@@ -346,12 +367,13 @@ class UserApplication:
                 self._attempt(step, lambda: nm.delete(profile.path))
             return
         body = step.body
+        sent = with_key_for_agent(body, step.key or step.kept)
         if step.found is None:
-            path = self._attempt(step, lambda: nm.add(body))
+            path = self._attempt(step, lambda: nm.add(sent))
         else:
             path = step.found.profile.path
-            if step.found.profile.unsaved or differences(body, step.found.settings):
-                self._attempt(step, lambda: nm.update(path, body))
+            if step.key is not None or step.found.profile.unsaved or differences(body, step.found.settings):
+                self._attempt(step, lambda: nm.update(path, sent))
         self._bring(step, path, body, step.device.way, step.up)
 
     def _attempt(self, step: ProfileStep, call: Callable[[], _T]) -> _T:
@@ -407,6 +429,23 @@ class UserApplication:
                 return found
             time.sleep(_PAUSE_S)
 
+    def _await_agent(self, steps: Sequence[ProfileStep]) -> None:
+        """Wait until private keys that were handed over are kept, and report those that nobody took."""
+        until = time.monotonic() + _AGENT_S
+        for each in steps:
+            profile = self._nm.profile(each.uuid) if each.key is not None else None
+            if profile is None:
+                continue
+            while (kept := self._nm.agents_key(profile.path)) != each.key and time.monotonic() < until:
+                time.sleep(_PAUSE_S)
+            if kept != each.key:
+                self.diagnostics.report(
+                    codes.NO_AGENT,
+                    f"no secret agent of this user keeps the private key of '{each.network}': whoever switches the "
+                    "network on is asked for it",
+                    help="apply it in a desktop session, where an agent runs: nm-applet, GNOME's or Plasma's own",
+                )
+
     def _unlike(self, step: ProfileStep) -> Iterator[str]:
         nm = self._nm
         profile = nm.profile(step.uuid)
@@ -453,13 +492,16 @@ class UserApplication:
             nm_apply.remove_profile(nm, step.uuid)
             return
         former, unsaved = step.found.settings, step.found.profile.unsaved
+        # Where the agent had no key the new one stays there: it is the host's, and else it would be asked for.
+        sent = with_key_for_agent(former, step.kept or step.key)
         profile = nm.profile(step.uuid)
         if profile is None:
-            path = nm.add(former, in_memory=unsaved)
+            path = nm.add(sent, in_memory=unsaved)
         else:
             path = profile.path
-            if profile.unsaved != unsaved or differences(former, nm.settings_with_secrets(path)):
-                nm.update(path, former, in_memory=unsaved)
+            changed = profile.unsaved != unsaved or differences(former, nm.settings_with_secrets(path))
+            if changed or (step.key is not None and step.kept is not None):
+                nm.update(path, sent, in_memory=unsaved)
         applied = step.found.applied or former
         active = nm.active(step.uuid)
         way = Way.NOTHING

@@ -266,6 +266,18 @@ PAGES = (
         ),
     ),
     Explanation(
+        code=codes.NO_AGENT,
+        meaning=(
+            "The host has `private-key: {agent: true}`, and its private key was handed to NetworkManager for the "
+            "user's secret agent to keep. None did: no agent of this user runs, as over SSH, or it keeps no keys. The "
+            "profile is there all the same, without the key."
+        ),
+        way_out=(
+            "Apply it again in the desktop's session, where nm-applet, GNOME's shell or Plasma's applet is the agent. "
+            "Without any, `nmcli --ask connection up` asks for the key each time."
+        ),
+    ),
+    Explanation(
         code=codes.LIVE_STATE,
         meaning=(
             "`wgnet status` asks wg(8), ip(8) and nft(8) for what the kernel has, and one of them is missing, was not "
