@@ -89,6 +89,7 @@ def test_groups_are_the_topologys_and_those_of_network_manager_and_hub(fleet: Pa
         "wgnet_network_office": ["fra", "sgp", "oslo", "turku"],
         "wgnet_manager_networkd": ["fra", "sgp"],
         "wgnet_manager_networkmanager": ["oslo", "turku"],
+        "wgnet_manager_wg_quick": [],
         "wgnet_hubs": ["fra", "sgp"],
         "wgnet_spokes_of_fra": ["oslo", "turku"],
         "wgnet_spokes_of_sgp": ["oslo", "turku"],

@@ -9,7 +9,8 @@ keys are what the user wrote into a file that every host may read.
      GROUP: {"hosts": [NAME]}}
 
 Hosts are those that `wgnet render` writes files for. Groups are those of the topologies, `-` and `.` in their names
-`_`, and `wgnet_network_NETWORK`, `wgnet_manager_MANAGER`, `wgnet_hubs`, `wgnet_spokes_of_HUB`. Of every host:
+`_`, and `wgnet_network_NETWORK`, `wgnet_manager_MANAGER`, `wgnet_hubs`, `wgnet_spokes_of_HUB`; those of managers and
+hubs are there without a host, too. Of every host:
 
     "wgnet_host": its name, "wgnet_manager": that of its first network,
     "wgnet_addresses": its addresses in all networks, without prefix lengths,
@@ -35,7 +36,7 @@ from wgnet.model.topology import Host, Topology
 from wgnet.plan.derive import Fleet
 from wgnet.syntax.nodes import Mapping, Node
 from wgnet.syntax.own import own_keys, plain_value
-from wgnet.syntax.spec import HostSpec
+from wgnet.syntax.spec import HostSpec, Manager
 
 __all__ = ["VERSION", "Inventory"]
 
@@ -130,7 +131,10 @@ def _network(topology: Topology, host: Host) -> dict[str, Any]:
 
 def _groups(views: list[_View], names: set[str]) -> dict[str, list[str]]:
     """Return the groups with their hosts, in the order of the files; groups of one name in several files are one."""
-    found: dict[str, dict[str, None]] = {}
+    # Plays name these whether there are such hosts or not.
+    managers = [_word("wgnet_manager_", manager.value) for manager in Manager if manager is not Manager.EXTERNAL]
+    found: dict[str, dict[str, None]] = {group: {} for group in (*managers, "wgnet_hubs")}
+    always = frozenset(found)
 
     def add(group: str, hosts: Iterable[Host]) -> None:
         found.setdefault(group, {}).update((host.name, None) for host in hosts if view.hosts.get(host.name) is host)
@@ -147,7 +151,7 @@ def _groups(views: list[_View], names: set[str]) -> dict[str, list[str]]:
         for group, hosts in topology.groups.items():
             if group != "all":
                 add(_group_name(group, names), hosts)
-    return {group: list(members) for group, members in found.items() if members}
+    return {group: list(members) for group, members in found.items() if members or group in always}
 
 
 def _group_name(group: str, hosts: set[str]) -> str:
