@@ -26,6 +26,7 @@ from wgnet.managers.templates import package_folder
 from wgnet.system.dbus import Bus
 from wgnet.system.live import read_public_state
 from wgnet.system.lock import lock_folder
+from wgnet.system.nm import NetworkManagerDaemon
 
 from .conftest import needs
 
@@ -232,6 +233,22 @@ def test_keys_come_from_the_store_and_stay_in_the_profile(desk: Desk) -> None:
     assert status == 0, said
     assert "mtu=1380" in desk.keyfile
     assert [line for line in desk.keyfile.splitlines() if line in keys] == keys
+
+
+def test_a_network_that_is_renamed_leaves_no_profile(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has another UUID, and the same interface; nor does it where the run is killed before the old one goes."""
+    corp = office().replace("name: office", "name: office, interface: wg0")
+    firm = corp.replace("name: office", "name: firm")
+    assert desk.on("apply", corp)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(NetworkManagerDaemon, "delete", lambda *_: os._exit(7))
+        with pytest.raises(AssertionError):
+            desk.on("apply", firm)
+    assert "id=office" in desk.keyfile
+    assert "office" in desk.record
+    status, said = desk.on("apply", firm)
+    assert (status, "id=firm" in desk.keyfile, desk.record) == (0, True, ["firm"]), said
+    assert desk.wgnet("remove", "firm")[0] == 0
 
 
 def test_what_does_not_come_up_is_put_back(desk: Desk) -> None:

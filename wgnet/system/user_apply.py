@@ -32,7 +32,7 @@ from wgnet.system.links import link_exists
 from wgnet.system.live import LiveError, read_public_state
 from wgnet.system.nm import Active, NetworkManagerDaemon, NmError, NmProblem
 from wgnet.system.profiles import ReportedError
-from wgnet.system.snapshot import Owned
+from wgnet.system.snapshot import Owned, networks_concerned
 from wgnet.system.target import Target
 from wgnet.system.user_state import Pending, UserState, user_name
 
@@ -128,7 +128,7 @@ class UserApplication:
         Devices of `unfinished` profiles may have keys that were changed since. Raises `NmError`, `ReportedError`.
         """
         record = self.state.profiles()
-        networks = self.target.networks
+        networks = self._networks()
         wanted = {each.settings.uuid for each in self.target.interfaces if each.settings is not None}
         found = []
         for name, owned in record.items():
@@ -292,15 +292,16 @@ class UserApplication:
             with signals_as_errors():
                 changing = [each for each in steps if each.changes]
                 uuids = tuple(each.uuid for each in changing)
-                # Before there is anything that a run which is killed could leave unknown.
                 self._record = self.state.profiles()
-                self._remember(steps, before=True)
                 self.state.begin((), uuids)
                 if not self._guard(changing, confirm):
                     self._forget()
                     return Outcome.NOT_STARTED
                 self.state.begin(tuple(self._checkpoints), uuids)
+                # What goes comes first, and is known until it has gone, whoever has its interface then.
                 for each in changing:
+                    # Before there is anything that a run which is killed could leave unknown.
+                    self._remember(steps, before=each.body is None)
                     with self._reporting(each.network):
                         self._take(each)
                 differences_left = self._verify(steps)
@@ -523,7 +524,7 @@ class UserApplication:
     def _remember(self, steps: Sequence[ProfileStep], *, before: bool = False) -> None:
         """Write which profiles are wgnet's; those that go are among them until they have gone."""
         uuids = {each.uuid for each in steps if each.body is None}
-        networks = self.target.networks
+        networks = self._networks()
         kept = {
             name: each
             for name, each in self.state.profiles().items()
@@ -534,7 +535,12 @@ class UserApplication:
             for each in steps
             if each.body is not None
         }
-        self.state.write_profiles({**kept, **made})
+        self.state.write_profiles({**made, **kept} if before else {**kept, **made})
+
+    def _networks(self) -> frozenset[str] | None:
+        return networks_concerned(
+            self.target.networks, [each.name for each in self.target.interfaces], self.state.profiles()
+        )
 
     @contextlib.contextmanager
     def _reporting(self, network: str) -> Iterator[None]:
