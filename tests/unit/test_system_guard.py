@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ from wgnet.diagnostics import codes
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system import guard as guard_module
-from wgnet.system.guard import Guard
+from wgnet.system.guard import Armed, Guard
 from wgnet.system.programs import ProgramError
 from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot
 
@@ -89,6 +90,8 @@ def test_arming_keeps_the_state_for_root_alone_and_has_systemd_watch(root: Path,
     assert f"--unit=wgnet-guard-{os.getpid()}.service" in started
     assert f"--pid={os.getpid()}" in started
     assert any(word.startswith("--property=ExecStopPost=-/bin/sh -c ") and "--armed" in word for word in started)
+    # systemd kills what takes longer than 90 s there, and then nobody would go back.
+    assert "--property=TimeoutStopSec=infinity" in started
     boot = (root / "etc/systemd/system/wgnet-rollback.service").read_text()
     assert "rollback --boot" in boot
     assert "Before=systemd-sysctl.service systemd-networkd.service NetworkManager.service network-pre.target" in boot
@@ -148,6 +151,42 @@ def test_what_waits_is_due_when_its_time_is_over(root: Path, units: list[list[st
         assert armed.is_due
         assert armed.left == 0
     assert any("--on-active=0.3s" in call for call in units)
+
+
+def test_nobody_waits_for_what_an_earlier_boot_waited_for(
+    root: Path, units: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its timer is gone, and its clock began anew: what could not be put back at boot would wait for days."""
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
+        guard.wait(1e6)
+        armed = guard.armed()
+        assert armed is not None
+        assert not armed.is_due
+        boot = root / "boot_id"
+        boot.write_text("another\n")
+        monkeypatch.setattr(guard_module, "_BOOT_ID", boot)
+        assert guard.armed() == Armed(deadline=None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"\xfe{}", b"[]", b"3", b'{"deadline": []}', b"\0" * 9])
+def test_a_damaged_mark_is_one_still(root: Path, units: list[list[str]], content: bytes) -> None:
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
+        (root / "var/lib/wgnet/apply/armed").write_bytes(content)
+        assert guard.armed() == Armed(deadline=None)
+
+
+def test_where_etc_is_read_only_there_is_nothing_to_tidy_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever applies what is so already, on an image that cannot be written, is told no error."""
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    Guard(root).tidy()
 
 
 def test_arming_that_fails_leaves_nothing_armed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ LIMIT_S = 300
 _FOLDER = "var/lib/wgnet/apply"
 _BOOT_UNIT = "etc/systemd/system/wgnet-rollback.service"
 _BOOT_LINK = "etc/systemd/system/sysinit.target.wants/wgnet-rollback.service"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _GUARD = "wgnet-guard"
 _CONFIRM = "wgnet-confirm"
 _PAUSE_S = 0.1
@@ -84,6 +85,10 @@ class Armed:
         return 0.0 if self.deadline is None else max(0.0, self.deadline - _now())
 
 
+def _boot_id() -> str:
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
 def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -128,13 +133,15 @@ class Guard:
     def armed(self) -> Armed | None:
         """Return the change that is not settled, or None. Raises `OSError`."""
         try:
-            text = (self._folder / "armed").read_text(encoding="utf-8")
+            text = (self._folder / "armed").read_bytes()
         except FileNotFoundError:
             return None
         try:
-            deadline = json.loads(text)["deadline"]
+            value = json.loads(text)
+            # Nobody waits any more for what an earlier boot waited for, and its clock said something else.
+            deadline = value["deadline"] if value.get("boot") in (None, _boot_id()) else None
             return Armed(deadline=None if deadline is None else float(deadline))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             # Whatever it holds: that it is there is what counts.
             return Armed(deadline=None)
 
@@ -166,7 +173,12 @@ class Guard:
             self._run_unit(
                 self._unit,
                 [find_program("tail") or "/usr/bin/tail", f"--pid={os.getpid()}", "-f", "/dev/null"],
-                [f"--property=RuntimeMaxSec={limit:g}", f"--property=ExecStopPost=-{self._unless_settled()}"],
+                [
+                    f"--property=RuntimeMaxSec={limit:g}",
+                    f"--property=ExecStopPost=-{self._unless_settled()}",
+                    # Else it is killed after 90 s, in the middle or while it waits for a run that is slow to end.
+                    "--property=TimeoutStopSec=infinity",
+                ],
             )
             self._write("armed", json.dumps({"deadline": None}))
             self._install_boot_unit()
@@ -182,7 +194,7 @@ class Guard:
         command = [*self._words(), "rollback", "--armed"]
         timer = [f"--on-active={seconds:g}s", "--timer-property=AccuracySec=100ms"]
         self._run_unit(_CONFIRM, command, timer)
-        self._write("armed", json.dumps({"deadline": deadline}))
+        self._write("armed", json.dumps({"deadline": deadline, "boot": _boot_id()}))
 
     def disarm(self) -> None:
         """Settle the change: from the first step of this on nothing is rolled back any more. Raises `OSError`."""
@@ -197,9 +209,10 @@ class Guard:
 
         Nothing may be armed.
         """
-        for path in (_BOOT_LINK, _BOOT_UNIT):
-            with contextlib.suppress(FileNotFoundError):
-                (self._root / path).unlink()
+        for path in (self._root / _BOOT_LINK, self._root / _BOOT_UNIT):
+            # Where /etc is read-only, to remove what is not there is an error too.
+            if os.path.lexists(path):
+                path.unlink()
 
     def forget(self) -> None:
         """Forget the state before the last change: there is nothing to go back to any more. Raises `OSError`."""
