@@ -27,6 +27,7 @@ from pathlib import Path
 import wgnet
 from wgnet.system.programs import ProgramError, find_program, run_program
 from wgnet.system.snapshot import BadSnapshotError, Snapshot
+from wgnet.system.wholefiles import make_folders, put_file
 
 __all__ = ["LIMIT_S", "Armed", "Guard"]
 
@@ -110,7 +111,8 @@ class Guard:
 
         `patience` counts the seconds to wait for another.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(self._folder.parent)
+        make_folders(self._folder, 0o700)
         descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         until = time.monotonic() + patience
         try:
@@ -222,15 +224,7 @@ class Guard:
     # --- files and units ---------------------------------------------------------------------------------------------
 
     def _write(self, name: str, text: str) -> None:
-        new = self._folder / f"{name}.new"
-        with contextlib.suppress(FileNotFoundError):
-            new.unlink()
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(new, self._folder / name)
+        put_file(self._folder / name, text.encode(), 0o600)
         self._sync()
 
     def _sync(self) -> None:
@@ -244,11 +238,11 @@ class Guard:
         unit, link = self._root / _BOOT_UNIT, self._root / _BOOT_LINK
         environment = "".join(f"Environment={each}\n" for each in self._environment())
         text = _BOOT_TEXT.format(folder=_FOLDER, environment=environment, command=self._command("--boot"))
-        unit.write_text(text, encoding="utf-8")
-        link.parent.mkdir(mode=0o755, exist_ok=True)
+        put_file(unit, text.encode(), 0o644)
+        make_folders(link.parent)
         with contextlib.suppress(FileExistsError):
             link.symlink_to(f"/{_BOOT_UNIT}")
-        for path in (unit, unit.parent, link.parent):
+        for path in (unit.parent, link.parent):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)

@@ -10,11 +10,11 @@ what the drop-in does not name.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
 from wgnet.system.dbus import Bus, DBusCallError
+from wgnet.system.wholefiles import make_folders, put_file
 
 __all__ = ["Networkd", "interface_of_netdev", "live_drop_in", "netdev_path"]
 
@@ -88,11 +88,8 @@ class Networkd:
     def let_go(self, name: str) -> None:
         """Take a live device out of networkd's hands, from the next reload on. Raises `OSError`."""
         path = self._root / live_drop_in(name)
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.new")
-        new.write_text(_DROP_IN_TEXT.format(name=name), encoding="utf-8")
-        new.chmod(0o644)
-        os.replace(new, path)
+        make_folders(path.parent)
+        put_file(path, _DROP_IN_TEXT.format(name=name).encode(), 0o644)
 
     def take_back(self, name: str) -> bool:
         """Give the name of a device that is gone, or about to go, back to networkd. True: a reload is needed.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from wgnet.system.nm import NetworkManagerDaemon, NmError
 from wgnet.system.resolve import resolve_endpoints
 from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot
 from wgnet.system.target import InterfaceTarget, Target, keyfile_path
+from wgnet.system.wholefiles import make_folders, put_file
 from wgnet.system.wireguard import read_devices, set_device
 
 __all__ = ["Profiles", "ReportedError", "read_record", "read_record_file", "write_record_file"]
@@ -76,13 +76,9 @@ def write_record_file(path: Path, owned: Mapping[str, Owned]) -> None:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         return
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    with open(new, "w", encoding="utf-8") as stream:
-        json.dump({"version": _VERSION, "profiles": profiles}, stream, indent=1, sort_keys=True)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(new, path)
+    make_folders(path.parent)
+    text = json.dumps({"version": _VERSION, "profiles": profiles}, indent=1, sort_keys=True)
+    put_file(path, text.encode(), 0o644)
 
 
 class Profiles:
@@ -290,7 +286,7 @@ class Profiles:
             if saved is None:
                 _remove_keyfiles(root, uuid)
             elif data.get("content") is not None and saved.filename.startswith("/etc/"):
-                _put_keyfile(root / saved.filename.lstrip("/"), base64.b64decode(data["content"]))
+                put_file(root / saved.filename.lstrip("/"), base64.b64decode(data["content"]), 0o600)
         _write_record(root, _of_manager(snapshot.owned))
         _write_checkpoints(root, [])
 
@@ -353,23 +349,10 @@ def _read_checkpoints(root: Path) -> list[str]:
 def _write_checkpoints(root: Path, paths: list[str]) -> None:
     path = root / _CHECKPOINTS
     if paths:
-        path.write_text(json.dumps(paths), encoding="utf-8")
+        put_file(path, json.dumps(paths).encode(), 0o600)
     else:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-
-
-def _put_keyfile(path: Path, content: bytes) -> None:
-    """Write a keyfile that is root's alone, whole or not at all. Raises `OSError`."""
-    new = path.with_name(f".{path.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        new.unlink()
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(new, path)
 
 
 def _remove_keyfiles(root: Path, uuid: str) -> None:
