@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the Debian suite of the lab's machines (default: bookworm)",
     )
     group.addoption("--nightly", action="store_true", help="with the scenarios that are too long for every day")
+    group.addoption("--faults", type=int, help="how many faults of each kind, spread over all that there can be")
     group.addoption("--lab-shell", action="store_true", help="a shell in the machine when the tests are done")
     group.addoption("--lab-keep", action="store_true", help="leave the machine running when the tests are done")
     group.addoption(

@@ -47,6 +47,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("-k", metavar="EXPR", help="only tests whose names match, as in pytest")
     parser.add_argument("--nightly", action="store_true", help="with the scenarios that are too long for every day")
+    parser.add_argument("--faults", type=int, metavar="N", help="how many faults of each kind into `wgnet apply`")
     parser.add_argument(
         "--jobs",
         type=int,
@@ -143,6 +144,7 @@ def run_suite(suite: str, options: argparse.Namespace, jobs: int, logs: Path) ->
         *(["-n", str(jobs)] if jobs > 1 else []),
         *(["-k", options.k] if options.k else []),
         *(["--nightly"] if options.nightly else []),
+        *([f"--faults={options.faults}"] if options.faults else []),
         *(["--lab-keep"] if options.keep else []),
         *(["--lab-shell"] if options.shell else []),
         *(["--maxfail=1"] if options.keep or options.shell else []),

@@ -80,11 +80,12 @@ def test_every_fault_leaves_the_old_state_or_the_new(
     record_property: Callable[[str, object], None],
 ) -> None:
     found = []
-    if request.config.getoption("--nightly"):
+    points = request.config.getoption("--faults")
+    if points is None and request.config.getoption("--nightly"):
         for origin in ("old", "new"):
             found += faulty.strike(kind, origin=origin)
     else:
-        found += faulty.strike(kind, points=KINDS[kind])
+        found += faulty.strike(kind, points=points or KINDS[kind])
     bad = [str(point) for point in found if point.bad]
     said = f"{suite} {faulty.manager} {kind}: {len(found)} faults injected, {len(found) - len(bad)} survived"
     record_property("faults", said)
