@@ -258,6 +258,28 @@ def test_a_state_folder_that_cannot_be_made_stops_it(world: World, tmp_path: Pat
     assert [item.code for item in run.diagnostics.items] == [codes.CANNOT_START]
 
 
+@pytest.mark.parametrize("content", [None, b"{", b"\xff"], ids=["gone", "cut off", "no text"])
+def test_without_a_state_to_go_back_to_the_next_apply_goes_on(
+    world: World, tmp_path: Path, content: bytes | None
+) -> None:
+    guard = Guard(tmp_path)
+    world.step = raising(OSError(28, "No space left on device", "/etc/x"))
+    world.back = lambda: ["'wg0' differs"]
+    assert application(tmp_path).run() is Outcome.BROKEN
+    path = tmp_path / "var/lib/wgnet/apply/snapshot.json"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    run = application(tmp_path)
+    assert run.run() is Outcome.BROKEN
+    assert drawn(run) == [codes.NOT_PUT_BACK.name]
+    assert guard.armed() is None
+    world.step = lambda: None
+    world.drift = [[DRIFT], []]
+    assert application(tmp_path).run() is Outcome.DONE
+
+
 def test_a_snapshot_that_is_gone_is_said(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(self: Guard) -> Snapshot | None:
         return None

@@ -339,11 +339,19 @@ def put_back(guard: Guard, bus: Bus, diagnostics: Diagnostics, root: Path = Path
     try:
         snapshot = guard.snapshot()
         if snapshot is None:
-            diagnostics.report(codes.NOT_PUT_BACK, "the state before the last change is not there any more")
-            return Outcome.BROKEN
+            raise BadSnapshotError("it is not there any more")
         with signals_ignored():
             differences = _restore(snapshot, bus, diagnostics, root)
-    except (*_FAILURES, BadSnapshotError) as error:
+    except BadSnapshotError as error:
+        diagnostics.report(
+            codes.NOT_PUT_BACK,
+            f"the state before the last change cannot be used: {error}",
+            help="run `wgnet apply`: it goes on to the new state from wherever the machine is",
+        )
+        # Armed for ever, it would keep every apply to come from going on.
+        guard.disarm()
+        return Outcome.BROKEN
+    except _FAILURES as error:
         report_failure(error, codes.NOT_PUT_BACK, "the machine may be between the old state and the new", diagnostics)
         return Outcome.BROKEN
     if differences:

@@ -121,7 +121,7 @@ PAGES = (
         ),
         way_out=(
             "Mend what the message names, then run `wgnet rollback`, which tries again from the beginning, or `wgnet "
-            "apply`, which goes on to the new state from wherever the machine is."
+            "apply`, which does so too, and then goes on to the new state."
         ),
     ),
     Explanation(
