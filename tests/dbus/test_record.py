@@ -16,6 +16,7 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.syntax.spec import Manager
 from wgnet.system import profiles as profiles_module
 from wgnet.system.dbus import Bus
+from wgnet.system.nm import NetworkManagerDaemon
 from wgnet.system.profiles import Profiles, read_record
 from wgnet.system.snapshot import Owned, Snapshot
 
@@ -35,11 +36,12 @@ def topology(name: str, interface: str = "wg0", number: int = 80) -> str:
 
 
 @pytest.fixture
-def apply(bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Apply:
+def apply(bus: Bus, daemon: BusHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Apply:
     """Bring NetworkManager's profiles to topologies, as `wgnet apply` does; return what it could go back to."""
     monkeypatch.setattr(profiles_module, "read_devices", dict)
-    for folder in ("root/etc/wgnet", "keys"):
+    for folder in ("root/etc/NetworkManager", "keys"):
         (tmp_path / folder).mkdir(parents=True, mode=0o700)
+    (tmp_path / "root/etc/NetworkManager/system-connections").symlink_to(daemon.connections)
 
     def run(*texts: str, named: bool = True) -> Snapshot:
         files: Sequence[Path] = [tmp_path / f"{number}.yaml" for number in range(len(texts))]
@@ -119,3 +121,24 @@ def test_two_networks_exchange_their_interfaces(apply: Apply, bus: Bus, daemon: 
     Profiles.restore(bus, snapshot, Diagnostics(), tmp_path / "root")
     assert daemon.keyfiles() == before
     assert record(tmp_path) == {"wg0": "corp", "wg1": "firm"}
+
+
+@pytest.mark.parametrize("lasting", [True, False], ids=["in /etc", "until the next boot"])
+def test_a_boot_finds_the_files_of_before(
+    apply: Apply, nm: NetworkManagerDaemon, daemon: BusHost, tmp_path: Path, lasting: bool
+) -> None:
+    """Before NetworkManager runs: of a profile that no boot would have had, what is not confirmed does not stay."""
+    apply(topology("corp"))
+    [profile] = [each for each in nm.profiles() if each.type == "wireguard"]
+    if not lasting:
+        nm.update(profile.path, nm.settings_with_secrets(profile.path), in_memory=True)
+    before = daemon.keyfiles()
+    assert bool(before) is lasting
+    snapshot = apply(topology("corp").replace("autoconnect: false", "autoconnect: false, mtu: 1300"))
+    assert b"mtu=1300" in b"".join(daemon.keyfiles().values())
+    # Of no profile, and no reason to stop in the middle.
+    other = daemon.connections / "other.nmconnection"
+    other.mkdir()
+    Profiles.restore_files(snapshot, tmp_path / "root")
+    other.rmdir()
+    assert daemon.keyfiles() == before

@@ -283,9 +283,10 @@ class Profiles:
         """Put the profiles' files back, before NetworkManager runs. Raises `OSError`, `BadSnapshotError`."""
         for uuid, data in snapshot.profiles.items():
             saved = _saved_profile(data)
-            if saved is None:
+            if saved is None or not saved.filename.startswith("/etc/"):
+                # What it was in memory, or in /run, is gone; what it was in /usr/lib is there, behind the file of /etc.
                 _remove_keyfiles(root, uuid)
-            elif data.get("content") is not None and saved.filename.startswith("/etc/"):
+            elif data.get("content") is not None:
                 put_file(root / saved.filename.lstrip("/"), base64.b64decode(data["content"]), 0o600)
         _write_record(root, _of_manager(snapshot.owned))
         _write_checkpoints(root, [])
@@ -358,6 +359,5 @@ def _write_checkpoints(root: Path, paths: list[str]) -> None:
 def _remove_keyfiles(root: Path, uuid: str) -> None:
     """Remove the keyfile that a run which was rolled back had NetworkManager write: by the UUID in it."""
     for path in sorted((root / _FOLDER).glob("*.nmconnection")):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if f"uuid={uuid}" in lines:
+        if path.is_file() and f"uuid={uuid}" in path.read_text(encoding="utf-8", errors="replace").splitlines():
             path.unlink()
