@@ -30,6 +30,7 @@ LAYERS = (
     "live",
     "system",
     "cli",
+    "desktop",
 )
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MOST_LINES = 600
@@ -99,6 +100,18 @@ def test_one_module_of_the_system_knows_the_dbus_library() -> None:
     found = importers_of("dbus_next")
     assert len(found) <= 1
     assert all(name.startswith("system/") for name in found), found
+
+
+def test_a_screen_is_the_import_dialogues_alone() -> None:
+    found = importers_of("gi")
+    assert found == {"desktop/dialog.py": True, "desktop/main.py": False}
+    shown = {
+        relative(path)
+        for path in MODULES
+        for name, _, at_top in imports(path)
+        if at_top and name.startswith("wgnet.desktop.dialog")
+    }
+    assert shown == set()
 
 
 def test_yaml_is_read_by_one_module() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import xml.etree.ElementTree  # noqa: F401 - dbus_next imports it, and a user without rights could not read it then
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,18 +11,12 @@ import dbus_next  # noqa: F401 - as above
 import pytest
 from realparsers import available
 from realparsers.bus import USER_NUMBER, BusHost
+from realparsers.needs import needs
 from realparsers.sandbox import require_root
 from realparsers.users import call_as_user
 
 from wgnet.system.dbus import Bus
 from wgnet.system.nm import NetworkManagerDaemon
-
-
-def needs(program: str) -> None:
-    """Skip a test where a program is missing; fail it in continuous integration (`CI` set)."""
-    if shutil.which(program, path="/usr/sbin:/usr/bin:/usr/lib/polkit-1") is None:
-        why = f"{program} is not installed"
-        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
 
 
 @pytest.fixture(scope="session", params=available())

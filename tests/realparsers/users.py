@@ -19,7 +19,8 @@ def call_as_user(number: int, function: Callable[[], Any]) -> Any:
     reads of them must be there before; wgnet's own modules are.
     """
     for module in pkgutil.walk_packages(wgnet.__path__, "wgnet."):
-        if not module.name.endswith("__main__"):
+        # The dialogue's window needs GTK, which only the distribution's own interpreter may have.
+        if not module.name.endswith(("__main__", "desktop.dialog")):
             import_module(module.name)
     reader, writer = os.pipe()
     child = os.fork()

@@ -125,14 +125,28 @@ def _read_routing(
 ) -> tuple[str | None, Routing | None]:
     """Return the name of a file's network as far as it can be told, and its routing, which may have errors."""
     data = read_bytes(file, diagnostics)
-    if data is None:
-        return None, None
+    return (None, None) if data is None else _parse_routing(data, file, diagnostics, missing_keys, host)
+
+
+def _parse_routing(
+    data: bytes, file: str, diagnostics: Diagnostics, missing_keys: Severity, host: str | None = None
+) -> tuple[str | None, Routing | None]:
     spec = parse_specification(data, "<stdin>" if file == "-" else file, diagnostics)
     if spec is None:
         return None, None
     topology = resolve_topology(spec, diagnostics)
     routing = check_topology(topology, diagnostics, missing_keys=missing_keys, keyless=host)
     return topology.name or None, routing
+
+
+def parse_fleet(data: bytes, file: str, diagnostics: Diagnostics, *, missing_keys: Severity) -> Fleet | None:
+    """Return the fleet of one topology that was read already, as `read_fleet` does; `file` is what it is called."""
+    _, routing = _parse_routing(data, file, diagnostics, missing_keys)
+    if routing is None or diagnostics.has_errors:
+        return None
+    fleet = Fleet((routing,))
+    check_fleet(fleet, diagnostics)
+    return None if diagnostics.has_errors else fleet
 
 
 @record()
