@@ -48,11 +48,14 @@ class Machine:
         (self.state / "index").write_text(f"0 {self.changed}\n1 {self.made}\n2 {self.removed}\n")
         (self.state / "pending").write_text(hashlib.sha256(self.snapshot.read_bytes()).hexdigest())
 
-    def put_back(self, *arguments: str) -> None:
-        text = HOST.PUT_BACK
+    def script(self) -> str:
+        text: str = HOST.PUT_BACK
         for path in (HOST.STATE, "/var/lib/wgnet/apply", HOST.BOOT_UNIT, HOST.BOOT_LINK):
             text = text.replace(path, f"{self.root}{path}")
-        subprocess.run(["sh", "-c", text, "put-back", *arguments], check=True, timeout=60)
+        return text
+
+    def put_back(self, *arguments: str) -> None:
+        subprocess.run(["sh", "-c", self.script(), "put-back", *arguments], check=True, timeout=60)
 
     @property
     def is_as_before(self) -> bool:
@@ -126,6 +129,21 @@ def test_at_boot_it_waits_for_nobody(machine: Machine) -> None:
     machine.armed.touch()
     machine.put_back("boot")
     assert machine.is_as_before
+
+
+def test_two_at_once_are_one(machine: Machine) -> None:
+    """The second must not take a file for one that the run has made, because the first has put it back already."""
+    more = [machine.root / f"etc/wgnet/{number}.psk" for number in range(100)]
+    with (machine.state / "index").open("a") as index:
+        for number, path in enumerate(more, 3):
+            (machine.state / f"files/{number}").write_text("old psk")
+            index.write(f"{number} {path}\n")
+    machine.snapshot.unlink()
+    text = machine.script()
+    both = [subprocess.Popen(["sh", "-c", f"sleep {pause}\n{text}"]) for pause in (0, 0.05)]
+    assert [each.wait(60) for each in both] == [0, 0]
+    assert machine.is_as_before
+    assert [path for path in more if not path.exists()] == []
 
 
 def test_twice_is_once(machine: Machine) -> None:

@@ -19,6 +19,8 @@ _MODULE = "wgnet.fleet.host"
 #: What is said here; the module hears of the rest.
 _OWN = ("keys", "networks", "passphrase_file", "program")
 _PAUSE_S = 2
+#: The module's own default of `confirm`.
+_CONFIRM_S = 60
 #: Seconds after the time is over for wgnet to go back, until the host is looked for once more.
 _GOES_BACK_S = 10
 
@@ -33,7 +35,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = {name: value for name, value in self._task.args.items() if name not in _OWN}
         if arguments.get("state", "applied") != "applied":
-            return {**result, **self._execute_module(_MODULE, arguments, task_vars=task_vars)}
+            return {**result, **self._execute(arguments, task_vars)}
         networks = self._task.args.get("networks") or {}
         name = arguments.get("name")
         if not name or not networks:
@@ -47,10 +49,21 @@ class ActionModule(ActionBase):
             for network, of_network in networks.items()
             for each in self._secrets(name, of_network["file"])
         ]
-        result.update(self._execute_module(_MODULE, arguments, task_vars=task_vars))
+        result.update(self._execute(arguments, task_vars))
+        if result.pop("unreachable", False):
+            # The connection went down with the change, which may be made and waiting all the same.
+            result.update(changed=True, failed=False, pending=int(arguments.get("confirm", _CONFIRM_S)))
         if result.get("failed") or not result.get("pending"):
             return result
         return self._confirm(result, arguments, task_vars)
+
+    def _execute(self, arguments: dict[str, Any], task_vars: Any, module: str = _MODULE) -> dict[str, Any]:
+        """Run a module on the host; `unreachable` is in what it returns where there is no connection."""
+        try:
+            found: dict[str, Any] = self._execute_module(module, arguments, task_vars=task_vars)
+        except AnsibleConnectionFailure:
+            found = {"unreachable": True}
+        return found
 
     # --- what is read here -------------------------------------------------------------------------------------------
 
@@ -99,10 +112,7 @@ class ActionModule(ActionBase):
         asked = {key: arguments[key] for key in ("command", "verify") if key in arguments}
         while True:
             self._disconnect()
-            try:
-                settled = self._execute_module(_MODULE, {**asked, "state": "confirmed"}, task_vars=task_vars)
-            except AnsibleConnectionFailure:
-                settled = {"unreachable": True}
+            settled = self._execute({**asked, "state": "confirmed"}, task_vars)
             if not settled.get("unreachable"):
                 break
             if time.monotonic() >= deadline:
@@ -115,10 +125,8 @@ class ActionModule(ActionBase):
     def _lost(self, result: dict[str, Any], task_vars: Any) -> dict[str, Any]:
         time.sleep(_GOES_BACK_S)
         self._disconnect()
-        try:
-            back = not self._execute_module("ansible.builtin.ping", {}, task_vars=task_vars).get("failed")
-        except AnsibleConnectionFailure:
-            back = False
+        answer = self._execute({}, task_vars, module="ansible.builtin.ping")
+        back = not answer.get("unreachable") and not answer.get("failed")
         found = "it is reached again" if back else "it is still not reached"
         message = f"after the change the host could not be reached anew, so it went back by itself; {found}"
         return {**result, "failed": True, "changed": not back, "pending": 0, "msg": message}

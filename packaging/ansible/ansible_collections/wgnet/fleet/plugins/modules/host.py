@@ -148,6 +148,10 @@ PUT_BACK = f"""\
 # Written by the Ansible module wgnet.fleet.host. Puts the files back that it changed in {FOLDER}, where wgnet has put
 # back what they made. "now": without asking. "boot": without waiting.
 cd {STATE} || exit 0
+# The timer and a run that is told of its failure may come at one moment.
+exec 9>lock
+flock 9
+[ -e index ] || exit 0
 if [ "$1" != now ]; then
     [ -e pending ] || exit 0
     left=300
@@ -171,7 +175,8 @@ while read -r number path; do
         rm -f -- "$path"
     fi
 done <index
-rm -rf files index applied pending {BOOT_LINK} {BOOT_UNIT}
+rm -f index
+rm -rf files applied pending {BOOT_LINK} {BOOT_UNIT}
 """
 
 BOOT = f"""\
