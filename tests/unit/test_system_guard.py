@@ -99,6 +99,22 @@ def test_arming_keeps_the_state_for_root_alone_and_has_systemd_watch(root: Path,
     assert SECRET not in json.dumps(units)
 
 
+def test_what_runs_at_boot_is_found_wherever_it_lies(
+    root: Path, units: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a folder with a space in its name systemd took the half, and nothing went back at boot."""
+    home = "/opt/my tools 5%t"
+    monkeypatch.setattr("sys.executable", f"{home}/python")
+    monkeypatch.setattr("wgnet.__file__", f"{home}/wgnet/__init__.py")
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
+    unit = root / "etc/systemd/system/wgnet-rollback.service"
+    lines = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line and "PYTHOND" not in line)
+    assert lines["Environment"] == '"PYTHONPATH=/opt/my tools 5%%t"'
+    assert lines["ExecStart"] == '"/opt/my tools 5%%t/python" -m wgnet rollback --boot'
+
+
 def test_disarming_leaves_nothing_but_what_to_go_back_to(root: Path, units: list[list[str]]) -> None:
     guard = Guard(root)
     with guard.locked():

@@ -90,6 +90,12 @@ def _boot_id() -> str:
     return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
+def _quoted(word: str) -> str:
+    """Return a word of a unit: a space divides words there, and `%` begins a specifier (systemd.unit(5))."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"' if escaped != word or " " in word else word
+
+
 def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -236,8 +242,9 @@ class Guard:
 
     def _install_boot_unit(self) -> None:
         unit, link = self._root / _BOOT_UNIT, self._root / _BOOT_LINK
-        environment = "".join(f"Environment={each}\n" for each in self._environment())
-        text = _BOOT_TEXT.format(folder=_FOLDER, environment=environment, command=self._command("--boot"))
+        environment = "".join(f"Environment={_quoted(each)}\n" for each in self._environment())
+        command = " ".join(_quoted(each) for each in (*self._words(), "rollback", "--boot"))
+        text = _BOOT_TEXT.format(folder=_FOLDER, environment=environment, command=command)
         put_file(unit, text.encode(), 0o644)
         make_folders(link.parent)
         with contextlib.suppress(FileExistsError):
