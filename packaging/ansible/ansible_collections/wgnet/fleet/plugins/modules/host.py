@@ -266,7 +266,7 @@ class Host:
             self.settle_earlier()
         gone = self.gone()
         changing = [each for each in wanted if each.differs()]
-        status, plan, said = self.preview(wanted, gone)
+        status, plan, said = self.preview(changing, gone)
         if status not in (0, 3, NO_VIEW):
             self.fail(f"wgnet plan ended with status {status}: {said.strip()}", plan=plan.splitlines())
         files = [f"{'~' if os.path.lexists(each.path) else '+'} {each.path}" for each in changing]
@@ -326,11 +326,17 @@ class Host:
         gone = [paths for network, paths in self.shipped().items() if network not in present]
         return sorted(path for paths in gone for path in paths if os.path.lexists(path))
 
-    def preview(self, wanted: list[File], gone: list[str]) -> tuple[int, str, str]:
+    def preview(self, changing: list[File], gone: list[str]) -> tuple[int, str, str]:
         """Return what wgnet plans with the part in place, without putting it there.
 
-        wgnet runs in a mount namespace of its own, in which another folder is /etc/wgnet.
+        wgnet runs in a mount namespace of its own, in which another folder is /etc/wgnet. The status is NO_VIEW where
+        that cannot be, as for a key that the topology has elsewhere.
         """
+        paths = [path for path in (*(each.path for each in changing), *gone) if path != SHIPPED]
+        if not paths:
+            return self.wgnet("plan", "--exit-code")
+        if not all(path.startswith(f"{FOLDER}/") for path in paths):
+            return NO_VIEW, "", ""
         base = tempfile.mkdtemp(prefix="wgnet-fleet-", dir="/run")
         try:
             view = f"{base}/upper/wgnet"
@@ -340,13 +346,11 @@ class Host:
             else:
                 os.makedirs(view)
             os.mkdir(f"{base}/work")
-            for each in wanted:
-                if each.path.startswith(f"{FOLDER}/"):
+            for each in changing:
+                if each.path != SHIPPED:
                     each.write(view + each.path[len(FOLDER) :])
             for path in gone:
-                if path.startswith(f"{FOLDER}/"):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(view + path[len(FOLDER) :])
+                os.unlink(view + path[len(FOLDER) :])
             mount = ["mount", "--bind", view, FOLDER]
             if not there:
                 options = f"lowerdir=/etc,upperdir={base}/upper,workdir={base}/work"
