@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import gi
@@ -22,6 +23,7 @@ from gi.repository import Atk, Gdk, Gio, GLib, Gtk, Pango  # noqa: E402 - versio
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED  # noqa: E402
 from wgnet.desktop.opened import Opened, open_topology  # noqa: E402
 from wgnet.desktop.summary import (  # noqa: E402
+    STOPPED,
     Problem,
     Row,
     describe_change,
@@ -40,6 +42,9 @@ _STYLE = b"""
 .wgnet-row-title { font-weight: bold; }
 .wgnet-loud { border-left: 4px solid #c64600; padding-left: 8px; }
 """
+_PAGES = {Gdk.KEY_Page_Up: Gtk.ScrollType.PAGE_BACKWARD, Gdk.KEY_Page_Down: Gtk.ScrollType.PAGE_FORWARD}
+#: Of a worker that ended without a word: where a change has begun it answers, however it is ended.
+_NO_ANSWER = {"status": EXIT_NOT_STARTED, "steps": [], "polkit": ""}
 _SPACE = 12
 #: As wide as a line of text is pleasant to read, and no wider than the smallest screens.
 _WIDTH, _HEIGHT = 560, 620
@@ -73,6 +78,7 @@ class ImportDialog:
         self._passphrase_file = passphrase_file
         self._host = self._opened.choice.chosen
         self._worker: Any = None
+        self._planner: Any = None
         #: Counts requests: an answer to an earlier one, about another host, is late.
         self._asked = 0
         self._closing = False
@@ -104,11 +110,11 @@ class ImportDialog:
         outside = Gtk.Box(orientation=Gtk.Orientation.VERTICAL)
         self.window.add(outside)
         # All but the buttons scrolls: a small screen, or large letters, leave room for nothing else.
-        scrolled = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, vexpand=True)
-        scrolled.get_accessible().set_name("What will be added")
-        outside.pack_start(scrolled, True, True, 0)
+        self.scrolled = Gtk.ScrolledWindow(hscrollbar_policy=Gtk.PolicyType.NEVER, vexpand=True)
+        self.scrolled.get_accessible().set_name("What will be added")
+        outside.pack_start(self.scrolled, True, True, 0)
         inside = Gtk.Box(orientation=Gtk.Orientation.VERTICAL, spacing=_SPACE, border_width=_SPACE)
-        scrolled.add(inside)
+        self.scrolled.add(inside)
         self.title = _label("", "wgnet-title")
         inside.pack_start(self.title, False, False, 0)
         self._build_host(inside)
@@ -155,6 +161,7 @@ class ImportDialog:
         self.doing = _label("")
         self.doing.set_ellipsize(Pango.EllipsizeMode.END)
         self.doing.set_line_wrap(False)
+        self.doing.set_width_chars(0)
         self.cancel = Gtk.Button(label="_Cancel", use_underline=True)
         self.cancel.connect("clicked", self._on_cancel)
         self.add = Gtk.Button(label="_Add", use_underline=True, can_default=True)
@@ -190,7 +197,8 @@ class ImportDialog:
         self._show(summary.title, summary.rows)
         self._refresh_visibility()
         if summary.possible:
-            self._ask("plan", self._on_planned)
+            self._end_planner()
+            self._planner = self._ask("plan", self._on_planned)
 
     def _refresh_visibility(self) -> None:
         busy = self._worker is not None
@@ -235,13 +243,18 @@ class ImportDialog:
             try:
                 _, text, _ = process.communicate_utf8_finish(result)
                 answer = json.loads(text)
-            except (GLib.Error, ValueError):
-                answer = {"status": 70, "problems": [], "steps": [], "polkit": ""}
+            except (GLib.Error, ValueError, TypeError):
+                answer = {**_NO_ANSWER, "problems": [asdict(STOPPED)] if process.get_if_signaled() else []}
             if asked == self._asked:
                 then(answer)
 
         worker.communicate_utf8_async(json.dumps(request), None, ended)
         return worker
+
+    def _end_planner(self) -> None:
+        if self._planner is not None:
+            self._planner.force_exit()
+            self._planner = None
 
     def _on_planned(self, answer: dict[str, Any]) -> None:
         change = [describe_change(answer["steps"], answer["polkit"])] if answer["status"] == EXIT_DONE else []
@@ -305,11 +318,16 @@ class ImportDialog:
         if event.keyval == Gdk.KEY_Escape:
             self._on_cancel(None)
             return True
-        return False
+        page = _PAGES.get(event.keyval)
+        if page is not None:
+            # Also from the buttons, which are outside of what scrolls.
+            self.scrolled.emit("scroll-child", page, False)
+        return page is not None
 
     def _quit(self) -> None:
         self.key.set_text("")
         self._asked += 1
+        self._end_planner()
         self.window.destroy()
         Gtk.main_quit()
 

@@ -20,6 +20,7 @@ from wgnet.plan.types import InterfacePlan, PeerPlan
 from wgnet.syntax.spec import Manager
 
 __all__ = [
+    "STOPPED",
     "Choice",
     "Problem",
     "Provenance",
@@ -96,6 +97,10 @@ class Problem:
     message: str
     place: str = ""
     help: tuple[str, ...] = ()
+
+
+#: What is said of a run that was ended before it began to change anything.
+STOPPED = Problem(severity="note", code="", message="it was stopped")
 
 
 def _row(title: str, *lines: str, loud: bool = False) -> Row:
@@ -366,7 +371,7 @@ def describe_problems(problems: Sequence[Problem]) -> tuple[Row, ...]:
         Row(
             title=_SEVERITIES[each.severity] + (f" in {each.place}" if each.place else ""),
             lines=(
-                f"{each.message[:1].upper()}{each.message[1:]}. ({each.code})",
+                f"{each.message[:1].upper()}{each.message[1:]}." + (f" ({each.code})" if each.code else ""),
                 *(f"Way out: {line}." for line in each.help),
             ),
             loud=each.severity == Severity.ERROR.value,

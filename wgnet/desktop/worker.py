@@ -13,6 +13,7 @@ everything back. Knows no toolkit. Secrets come in by the pipe alone, and never 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import sys
@@ -41,9 +42,16 @@ __all__ = ["answer", "main"]
 
 def main() -> None:
     """Answer the request on standard input."""
-    request = json.load(sys.stdin)
-    json.dump(answer(request), sys.stdout)
-    sys.stdout.flush()
+    text = sys.stdin.read()
+    if not text:
+        return  # whoever asks has gone
+    said = json.dumps(answer(json.loads(text)))
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(said)
+        sys.stdout.flush()
+        return
+    # The interpreter would complain of the pipe once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
