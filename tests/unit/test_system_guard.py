@@ -16,14 +16,28 @@ from wgnet.cli.commands import confirm
 from wgnet.cli.context import Context
 from wgnet.cli.parser import build_parser
 from wgnet.diagnostics import codes
+from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system import guard as guard_module
+from wgnet.system.dbus import DBusCallError
 from wgnet.system.guard import Armed, Guard
+from wgnet.system.install import recover
+from wgnet.system.profiles import Profiles, read_record_file
 from wgnet.system.programs import ProgramError
 from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot
+from wgnet.system.user_state import UserState
 
+#: More than the parser of JSON takes.
+DEEP = "[" * 200_000
 SECRET = "cGluZyBwb25nIHBpbmcgcG9uZyBwaW5nIHBvbmcgcGk="
+
+
+class Nobody:
+    """A bus on which no NetworkManager is."""
+
+    def get(self, *_: object) -> None:
+        raise DBusCallError("org.freedesktop.DBus.Error.ServiceUnknown", "", "Get")
 
 
 def snapshot() -> Snapshot:
@@ -65,7 +79,7 @@ def test_a_snapshot_comes_back_as_it_was() -> None:
     assert SECRET not in repr(snapshot())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 2}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 2}', "null", DEEP], ids=range(7))
 def test_a_damaged_snapshot_is_refused(text: str) -> None:
     with pytest.raises(BadSnapshotError):
         Snapshot.from_json(text)
@@ -169,6 +183,20 @@ def test_what_waits_is_due_when_its_time_is_over(root: Path, units: list[list[st
     assert any("--on-active=0.3s" in call for call in units)
 
 
+def test_other_damage_is_told_or_counts_for_nothing(root: Path) -> None:
+    folder = root / "var/lib/wgnet"
+    (folder / "apply").mkdir(parents=True)
+    for name in ("profiles.json", "change.json", "journal.begun", "apply/checkpoints.json"):
+        (folder / name).write_text(DEEP)
+    assert read_record_file(folder / "profiles.json") == {}
+    assert UserState(folder).pending() is None
+    Profiles.keep(Nobody(), root, [])  # type: ignore[arg-type]
+    assert not (folder / "apply/checkpoints.json").exists()
+    diagnostics = Diagnostics()
+    assert not recover(root, runtime=False, diagnostics=diagnostics)
+    assert [each.code for each in diagnostics] == [codes.CANNOT_WRITE]
+
+
 def test_nobody_waits_for_what_an_earlier_boot_waited_for(
     root: Path, units: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,7 +214,9 @@ def test_nobody_waits_for_what_an_earlier_boot_waited_for(
         assert guard.armed() == Armed(deadline=None)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"\xfe{}", b"[]", b"3", b'{"deadline": []}', b"\0" * 9])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"\xfe{}", b"[]", b"3", b'{"deadline": []}', b"\0" * 9, DEEP.encode()], ids=range(8)
+)
 def test_a_damaged_mark_is_one_still(root: Path, units: list[list[str]], content: bytes) -> None:
     guard = Guard(root)
     with guard.locked():

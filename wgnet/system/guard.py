@@ -149,7 +149,7 @@ class Guard:
             # Nobody waits any more for what an earlier boot waited for, and its clock said something else.
             deadline = value["deadline"] if value.get("boot") in (None, _boot_id()) else None
             return Armed(deadline=None if deadline is None else float(deadline))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             # Whatever it holds: that it is there is what counts.
             return Armed(deadline=None)
 

@@ -59,7 +59,7 @@ def read_record_file(path: Path) -> dict[str, Owned]:
             str(each["interface"]): Owned(network=str(each["network"]), manager=Manager.NETWORKMANAGER, uuid=str(uuid))
             for uuid, each in value["profiles"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -343,7 +343,7 @@ def _with_live_endpoints(
 def _read_checkpoints(root: Path) -> list[str]:
     try:
         return [str(path) for path in json.loads((root / _CHECKPOINTS).read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return []
 
 

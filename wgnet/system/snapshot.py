@@ -111,7 +111,7 @@ class Snapshot:
                 profiles=value["profiles"],
             )
             snapshot.devices()
-        except (ValueError, KeyError, TypeError, AttributeError, NotADumpError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, NotADumpError):
             raise BadSnapshotError("the text is damaged") from None
         return snapshot
 

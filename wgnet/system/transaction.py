@@ -196,7 +196,7 @@ class Transaction:
             self.emptied = [str(path) for path in value["emptied"]]
             for path in (*self.emptied, *(path for path, _ in self.folders)):
                 check_relative(path)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OSError(errno.EBADMSG, "the journal is damaged") from error
 
     def _secure(self, change: Change) -> None:

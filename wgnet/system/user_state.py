@@ -102,7 +102,7 @@ class UserState:
             )
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             # Damaged: what is there is looked at anyway.
             return None
 
