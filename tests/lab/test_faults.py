@@ -89,7 +89,7 @@ def test_every_fault_leaves_the_old_state_or_the_new(
     bad = [str(point) for point in found if point.bad]
     said = f"{suite} {faulty.manager} {kind}: {len(found)} faults injected, {len(found) - len(bad)} survived"
     record_property("faults", said)
-    print(said, flush=True)
+    print(said, *bad, sep="\n", flush=True)
     assert found
     assert not bad, "\n".join(bad)
 
