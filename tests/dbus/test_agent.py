@@ -13,6 +13,7 @@ from wgnet.diagnostics import codes
 from wgnet.keys.types import PrivateKey
 from wgnet.live.profile import with_key_for_agent
 from wgnet.managers.nm_settings import DbusSettings
+from wgnet.system.keystore import KeyStore
 from wgnet.system.nm import NetworkManagerDaemon
 
 from .test_user_apply import Desk, _everything_at_hand, allowing, desk, office  # noqa: F401 - fixtures
@@ -165,6 +166,20 @@ def test_another_key_in_the_agent_is_replaced_by_the_hosts(desk: Desk) -> None: 
         assert status == 0, said
         assert list(agent.kept) == [uuid]
         assert agent.kept[uuid] not in (OTHER.reveal(), "")
+
+
+def test_preshared_keys_are_there_though_the_agent_lacks_the_private_one(desk: Desk) -> None:  # noqa: F811
+    """NetworkManager then tells no secret at all: what it does not tell is not missing."""
+    text = topology(desk)
+    store = KeyStore(desk.folder / "keys")
+    store.host_path("office", "laptop").unlink()
+    with SecretAgent(desk.host.address, USER_NUMBER) as agent:
+        for mtu in (1380, 1370):
+            status, said = desk.on("apply", with_mtu(text, mtu), "--keys", str(desk.folder / "keys"))
+            assert status == 0, said
+            assert desk.keyfile.count("preshared-key=") == 1
+            assert f"mtu={mtu}\n" in desk.keyfile
+        assert agent.kept == {}
 
 
 def test_a_key_that_nobody_keeps_is_said(desk: Desk) -> None:  # noqa: F811

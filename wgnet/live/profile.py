@@ -16,6 +16,7 @@ from wgnet.keys.types import PrivateKey
 from wgnet.managers.nm_settings import SECRET_IN_PROFILE, DbusSettings, Variant
 
 __all__ = [
+    "as_told",
     "configured_endpoints",
     "differences",
     "exchanged",
@@ -145,6 +146,16 @@ def has_preshared_keys(settings: DbusSettings) -> bool:
     return any(
         peer.get("preshared-key-flags", ("u", _NOT_REQUIRED))[1] == SECRET_IN_PROFILE for peer in _peers(settings)
     )
+
+
+def as_told(wanted: DbusSettings, told: DbusSettings) -> DbusSettings:
+    """Return wanted settings as they can be compared with `told`: without secrets, where none may have been told.
+
+    NetworkManager tells no secret of a profile at all while the user's agent runs and lacks the private key.
+    """
+    if keeps_private_key(wanted) or any("preshared-key" in peer for peer in _peers(told)):
+        return wanted
+    return without_secrets(wanted)
 
 
 def with_private_key_of(wanted: DbusSettings, current: DbusSettings) -> DbusSettings:

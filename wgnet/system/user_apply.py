@@ -19,7 +19,7 @@ from wgnet.diagnostics.words import quote_names
 from wgnet.keys.types import PrivateKey
 from wgnet.live.costs import Cost
 from wgnet.live.drift import Drift, find_drift
-from wgnet.live.profile import differences, with_key_for_agent, with_private_key_of, without_secrets
+from wgnet.live.profile import as_told, differences, with_key_for_agent, with_private_key_of, without_secrets
 from wgnet.live.user_profile import ChosenWay, Way, belongs_to, way_of_device
 from wgnet.live.wanted import WantedInterface
 from wgnet.managers.nm_settings import DbusSettings, to_dbus
@@ -457,7 +457,8 @@ class UserApplication:
         if profile is None:
             yield f"the profile '{step.network}' is missing"
             return
-        for setting, name in differences(step.body, nm.settings_with_secrets(profile.path)):
+        told = nm.settings_with_secrets(profile.path)
+        for setting, name in differences(as_told(step.body, told), told):
             yield f"the profile '{step.network}' has another {setting}.{name}"
         active = nm.active(step.uuid)
         if step.up and (active is None or not active.activated):
