@@ -44,6 +44,7 @@ enter() {
         mount --make-rprivate /
         mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
         mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/dev/shm"
+        mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts "$root/dev/pts"
         if [[ -d $archives ]]; then mount --bind "$archives" "$root/var/cache/apt/archives"; fi
         hostname builder
         if [[ $user == 0 ]]; then home=/root; else home=/build; fi
