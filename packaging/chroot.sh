@@ -33,11 +33,12 @@ need_suite() {
 
 # enter ROOT online|offline USER COMMAND...: run a command there, in namespaces of its own; offline has no network but lo.
 enter() {
-    local root=$1 network=$2 user=$3 flags=(--mount --pid --fork --kill-child --uts --ipc)
+    local root=$1 network=$2 user=$3 how=(unshare --mount --pid --fork --kill-child --uts --ipc)
     shift 3
-    if [[ $network == offline ]]; then flags+=(--net); fi
+    # Who is online fetches packages, and apt does not wait for another that does.
+    if [[ $network == offline ]]; then how+=(--net); else how=(flock "$cache/archives/.lock" "${how[@]}"); fi
     # shellcheck disable=SC2016 # expanded inside
-    unshare "${flags[@]}" bash -c '
+    "${how[@]}" bash -c '
         set -eu
         root=$1 user=$2 archives=$3
         shift 3
