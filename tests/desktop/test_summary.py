@@ -276,6 +276,20 @@ def test_problems_come_in_the_order_of_their_weight_and_not_without_end() -> Non
     assert many[-1].text.startswith("10 more problems")
 
 
+def test_ways_out_are_those_of_the_dialogue() -> None:
+    store = "give the key store with `--keys DIR`"
+    own, shared, other = describe_problems(
+        [
+            Problem(severity="error", code="WG6010", message="the private key of 'x' is not at hand", help=(store,)),
+            Problem(severity="error", code="WG6010", message="the preshared keys of 'x' are not", help=(store,)),
+            Problem(severity="error", code="WG3008", message="no", help=("did you mean 'fra'?",)),
+        ]
+    )
+    assert own.lines[1].startswith("Way out: type the key below, or give the key store: `wgnet-import-dialog --keys")
+    assert shared.lines[1].startswith("Way out: give the key store: `wgnet-import-dialog --keys")
+    assert other.lines[1] == "Way out: did you mean 'fra'?"
+
+
 # --- where it comes from ---------------------------------------------------------------------------------------------
 
 

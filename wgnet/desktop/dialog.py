@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import takewhile
 from typing import Any
 
 import gi
@@ -83,6 +84,8 @@ class ImportDialog:
         self._asked = 0
         self._closing = False
         self._publics: tuple[str, ...] = ()
+        #: How many loud rows stand before all others.
+        self._lead = 0
         self._build()
         self._show_host()
 
@@ -180,11 +183,10 @@ class ImportDialog:
         for row in rows:
             self._append(row)
 
-    def _append(self, row: Row, *, first: bool = False) -> None:
+    def _append(self, row: Row, place: int = -1) -> None:
         widget = _row(row)
         self.rows.pack_start(widget, False, False, 0)
-        if first:
-            self.rows.reorder_child(widget, 0)
+        self.rows.reorder_child(widget, place)
         widget.show_all()
 
     # --- a host and what adding it would do --------------------------------------------------------------------------
@@ -192,6 +194,7 @@ class ImportDialog:
     def _show_host(self) -> None:
         summary = self._opened.summary(self._host)
         self._publics = summary.publics
+        self._lead = sum(1 for _ in takewhile(lambda row: row.loud, summary.rows))
         self._wants_key = summary.wants_key
         self._possible = summary.possible
         self._show(summary.title, summary.rows)
@@ -259,9 +262,9 @@ class ImportDialog:
     def _on_planned(self, answer: dict[str, Any]) -> None:
         change = [describe_change(answer["steps"], answer["polkit"])] if answer["status"] == EXIT_DONE else []
         problems = describe_problems(_problems(answer))
-        # What stands in the way must be seen without scrolling.
+        # What stands in the way must be seen without scrolling, and yet hide nothing like "all traffic".
         for row in reversed([*(each for each in problems if each.loud), *change]):
-            self._append(row, first=True)
+            self._append(row, self._lead)
         for row in problems:
             if not row.loud:
                 self._append(row)

@@ -38,6 +38,8 @@ __all__ = [
 
 #: Exit statuses of wgnet(1).
 _DONE, _PUT_BACK, _BROKEN = 0, 4, 5
+#: The way out that `wgnet apply` knows for keys that are not at hand.
+_STORE = "give the key store with `--keys DIR`"
 #: How many of anything are listed.
 _LISTED = 50
 #: In this order.
@@ -372,7 +374,7 @@ def describe_problems(problems: Sequence[Problem]) -> tuple[Row, ...]:
             title=_SEVERITIES[each.severity] + (f" in {each.place}" if each.place else ""),
             lines=(
                 f"{each.message[:1].upper()}{each.message[1:]}." + (f" ({each.code})" if each.code else ""),
-                *(f"Way out: {line}." for line in each.help),
+                *(f"Way out: {_ended(_here(line, each.message))}" for line in each.help),
             ),
             loud=each.severity == Severity.ERROR.value,
         )
@@ -381,6 +383,18 @@ def describe_problems(problems: Sequence[Problem]) -> tuple[Row, ...]:
     if len(ordered) > _LISTED:
         rows.append(_row("And more", f"{len(ordered) - _LISTED:,} more problems: `wgnet check` shows all."))
     return tuple(rows)
+
+
+def _here(help_line: str, message: str) -> str:
+    """Return a way out in the words of the dialogue, where the command line's are no use in it."""
+    if help_line != _STORE:
+        return help_line
+    typed = "type the key below, or " if message.startswith("the private key of") else ""
+    return f"{typed}give the key store: `wgnet-import-dialog --keys DIR FILE`"
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith(("?", "!", ".")) else f"{sentence}."
 
 
 def describe_broken(provenance: Provenance, problems: Sequence[Problem]) -> Summary:
