@@ -242,6 +242,28 @@ def test_a_profile_that_apply_had_networkmanager_write_is_left_to_it(root: Path,
     assert f"uuid={uuid[1]}" in keyfile.read_text()
 
 
+def test_the_networks_of_named_files_take_nothing_from_another(root: Path, tmp_path: Path) -> None:
+    line = ["render", "--system", "--host", "fra", "--root", root]
+    assert wgnet(*line, cwd=tmp_path).status == 0
+    network = root / "etc/systemd/network/50-wgnet-wg0.network"
+    before = network.read_text()
+    file = root / "etc/wgnet/office.yaml"
+    file.write_text(file.read_text().replace("name: office", "name: firm", 1))
+    done = wgnet(*line, "-f", file, cwd=tmp_path)
+    assert (done.status, done.out) == (6, "")
+    assert "error[WG6022]" in done.err
+    assert "is taken by the network 'office'" in done.err
+    assert network.read_text() == before
+    # It was renamed: without a file named the old one is known to be gone.
+    assert wgnet(*line, cwd=tmp_path).status == 0
+    assert network.read_text() != before
+    # And the profile that `wgnet apply` made of another network is nowhere in the files.
+    profile = {"u": {"network": "office", "interface": "wg0"}}
+    (root / "var/lib/wgnet/profiles.json").write_text(json.dumps({"version": 1, "profiles": profile}))
+    done = wgnet(*line, "-f", file, cwd=tmp_path)
+    assert (done.status, "the interface 'wg0' of 'firm' is taken by the network 'office'" in done.err) == (6, True)
+
+
 def test_what_was_changed_by_hand_is_not_replaced(root: Path, tmp_path: Path) -> None:
     line = ["render", "--system", "--host", "fra", "--root", root]
     assert wgnet(*line, cwd=tmp_path).status == 0

@@ -19,6 +19,7 @@ import pytest
 from realparsers.bus import USER, USER_NUMBER, BusHost
 from realparsers.sandbox import require_root
 
+from wgnet.cli import user
 from wgnet.cli.main import main
 from wgnet.diagnostics import codes
 from wgnet.managers import templates
@@ -240,12 +241,20 @@ def test_a_network_that_is_renamed_leaves_no_profile(desk: Desk, monkeypatch: py
     corp = office().replace("name: office", "name: office, interface: wg0")
     firm = corp.replace("name: office", "name: firm")
     assert desk.on("apply", corp)[0] == 0
+    before = desk.host.keyfiles()
+    for command in ("plan", "apply"):
+        status, said = desk.on(command, firm)
+        assert (status, codes.OTHER_NETWORK.name in said) == (6, True), said
+        assert "'wg0' of 'firm' is taken by the network 'office'" in said
+    assert (desk.host.keyfiles(), desk.record) == (before, ["office"])
+    # As if the file lay among the system's.
+    monkeypatch.setattr(user, "networks_named", lambda *_: None)
     with monkeypatch.context() as patch:
         patch.setattr(NetworkManagerDaemon, "delete", lambda *_: os._exit(7))
         with pytest.raises(AssertionError):
             desk.on("apply", firm)
     assert "id=office" in desk.keyfile
-    assert "office" in desk.record
+    assert sorted(desk.record) == ["firm", "office"]
     status, said = desk.on("apply", firm)
     assert (status, "id=firm" in desk.keyfile, desk.record) == (0, True, ["firm"]), said
     assert desk.wgnet("remove", "firm")[0] == 0

@@ -43,6 +43,8 @@ class Daemon:
 class Found:
     """A profile that is there, which makes an interface."""
 
+    configured: dict[str, str | None] = {}  # noqa: RUF012  nobody changes it
+
     def __init__(self, interface: str) -> None:
         self.profile = Profile(
             path="/p", uuid=UUID, id="corp", type="wireguard", interface=interface, filename="", unsaved=False
@@ -64,6 +66,11 @@ def wanted(name: str = "wg0", uuid: str = UUID) -> Target:
     return Target(artifacts=(), interfaces=(mine,))
 
 
+def recorded(root: Path) -> dict[str, str]:
+    """Return the interfaces in the record by UUID."""
+    return {uuid: each.interface for uuid, each in read_record(root).items()}
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_profile_that_is_right_already_is_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
@@ -72,7 +79,7 @@ def test_a_profile_that_is_right_already_is_taken_over(
     monkeypatch.setattr(profiles_module, "NetworkManagerDaemon", lambda _: Daemon({}))
     monkeypatch.setattr("wgnet.system.nm_apply.find_profile", lambda *_: Found("wg0") if there else None)
     Profiles(None, wanted(), tmp_path).adopt()  # type: ignore[arg-type]
-    assert {name: each.uuid for name, each in read_record(tmp_path).items()} == ({"wg0": UUID} if there else {})
+    assert recorded(tmp_path) == ({UUID: "wg0"} if there else {})
 
 
 def test_a_checkpoint_that_nobody_noted_is_found_by_its_one_interface(
@@ -106,18 +113,18 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("wgnet.system.nm_apply.remove_profile", lambda _, uuid: said.append(f"remove {uuid}"))
     monkeypatch.setattr("wgnet.system.nm_apply.restore_profile", lambda _, saved, uuid, __: said.append(f"back {uuid}"))
     monkeypatch.setattr(profiles_module, "read_devices", dict)
-    mine = Owned(network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID)
-    write_record_file(tmp_path / "var/lib/wgnet/profiles.json", {"wg0": mine})
+    mine = Owned(interface="wg0", network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID)
+    write_record_file(tmp_path / "var/lib/wgnet/profiles.json", [mine])
     return said
 
 
 def snapshot_of(profiles: Profiles, target: Target) -> Snapshot:
-    made = {
-        each.name: Owned(network=each.network, manager=each.manager, uuid=each.settings.uuid)
+    made = tuple(
+        Owned(interface=each.name, network=each.network, manager=each.manager, uuid=each.settings.uuid)
         for each in target.interfaces
         if each.settings is not None
-    }
-    uuids = {each.uuid: None for each in (*made.values(), *profiles.owned().values()) if each.uuid is not None}
+    )
+    uuids = {each.uuid: None for each in (*made, *profiles.owned()) if each.uuid is not None}
     return Snapshot(
         artifacts=(),
         dump="",
@@ -147,15 +154,54 @@ def test_a_profile_is_known_by_its_uuid(
     target = wanted(name, uuid)
     profiles = Profiles(None, target, tmp_path)  # type: ignore[arg-type]
     snapshot = snapshot_of(profiles, target)
-    assert {each.uuid for each in snapshot.owned.values()} == {UUID}
+    assert {each.uuid for each in snapshot.owned} == {UUID}
     profiles.apply(snapshot, Diagnostics())
     assert told == calls
-    assert {name: each.uuid for name, each in read_record(tmp_path).items()} == {name: uuid}
+    assert recorded(tmp_path) == {uuid: name}
     # And back: of both it is known which interface they make.
     told.clear()
     Profiles.restore(None, snapshot, Diagnostics(), tmp_path)  # type: ignore[arg-type]
     assert told == [f"back {each}" for each in snapshot.profiles]
-    assert {name: each.uuid for name, each in read_record(tmp_path).items()} == {"wg0": UUID}
+    assert recorded(tmp_path) == {UUID: "wg0"}
+
+
+def test_a_run_that_is_killed_forgets_no_profile(
+    told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them have one interface then: the one that is to go, and the one that comes."""
+    target = wanted("wg0", OTHER)
+    profiles = Profiles(None, target, tmp_path)  # type: ignore[arg-type]
+    snapshot = snapshot_of(profiles, target)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wgnet.system.nm_apply.remove_profile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        profiles.apply(snapshot, Diagnostics())
+    assert recorded(tmp_path) == {UUID: "wg0", OTHER: "wg0"}
+    # And the next run, which may have nothing to go back to, takes away what is to go.
+    monkeypatch.setattr("wgnet.system.nm_apply.remove_profile", lambda _, uuid: told.append(f"remove {uuid}"))
+    again = Profiles(None, target, tmp_path)  # type: ignore[arg-type]
+    again.apply(snapshot_of(again, target), Diagnostics())
+    assert told == [f"remove {UUID}", f"apply {OTHER}"]
+    assert recorded(tmp_path) == {OTHER: "wg0"}
+
+
+def test_what_is_known_of_two_profiles_of_one_interface_goes_through_a_snapshot(
+    told: list[str], tmp_path: Path
+) -> None:
+    both = [
+        Owned(interface="wg0", network=network, manager=Manager.NETWORKMANAGER, uuid=uuid)
+        for network, uuid in (("corp", UUID), ("firm", OTHER))
+    ]
+    write_record_file(tmp_path / "var/lib/wgnet/profiles.json", both)
+    profiles = Profiles(None, Target(artifacts=(), interfaces=()), tmp_path)  # type: ignore[arg-type]
+    snapshot = snapshot_of(profiles, Target(artifacts=(), interfaces=()))
+    assert Snapshot.from_json(snapshot.to_json()).owned == tuple(both)
+    Profiles.restore(None, snapshot, Diagnostics(), tmp_path)  # type: ignore[arg-type]
+    assert told == [f"back {UUID}", f"back {OTHER}"]
+    assert recorded(tmp_path) == {UUID: "wg0", OTHER: "wg0"}
 
 
 CHANGED, ROAMED, PLAIN, GONE = (f"{letter * 42}A=" for letter in "crpg")
@@ -172,13 +218,13 @@ def test_an_endpoint_that_the_change_has_set_is_set_back_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Left as it is, the way back would never come to its end."""
-    mine = Owned(network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID)
+    mine = Owned(interface="wg0", network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID)
     snapshot = Snapshot(
         artifacts=(),
         dump=dump("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1", "192.0.2.4:1"),
         mtus={},
-        owned={"wg0": mine},
-        made={"wg0": mine},
+        owned=(mine,),
+        made=(mine,),
         configured={"wg0": {CHANGED: "192.0.2.1:1", ROAMED: "192.0.2.2:1", PLAIN: None, GONE: "192.0.2.4:1"}},
         replaced={"wg0": {CHANGED: "192.0.2.9:9", ROAMED: "192.0.2.2:1", PLAIN: None}},
         parameters={},

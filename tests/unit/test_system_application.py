@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,20 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.changes import DeviceChange, PeerChange
 from wgnet.live.device import DeviceSettings
 from wgnet.live.drift import Drift
+from wgnet.managers.artifact import Artifact
+from wgnet.record import replace as replace_record
 from wgnet.syntax.spec import Manager
 from wgnet.system import apply as apply_module
 from wgnet.system.apply import Application, Outcome
 from wgnet.system.converge import NotWrittenError
 from wgnet.system.guard import Armed, Guard
+from wgnet.system.install import write_system
+from wgnet.system.networkd import netdev_path
 from wgnet.system.outcome import WriteReport
 from wgnet.system.programs import ProgramError
 from wgnet.system.resolve import resolve_endpoints
-from wgnet.system.snapshot import Snapshot
-from wgnet.system.target import InterfaceTarget, Target
+from wgnet.system.snapshot import Owned, Snapshot
+from wgnet.system.target import InterfaceTarget, Target, keyfile_path
 
 DRIFT = Drift(interface="wg0", aspect="peer", subject="bob", expected="KEY", found=None)
 
@@ -72,7 +77,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
     class Profiles:
         def __init__(self, *_: object) -> None: ...
 
-        owned = configured = save = staticmethod(dict)  # type: ignore[var-annotated]
+        owned = staticmethod(tuple)
+        configured = save = staticmethod(dict)  # type: ignore[var-annotated]
 
         def differ(self) -> bool:
             return False
@@ -242,6 +248,51 @@ def test_somebody_elses_interface_stops_it(world: World, tmp_path: Path) -> None
     path.parent.mkdir(parents=True)
     path.touch()
     assert application(tmp_path, mine).run() is Outcome.DONE
+
+
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("kind", ["netdev", "profile", "keyfile"])
+def test_the_interface_of_a_network_that_was_not_named_stops_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, force: bool
+) -> None:
+    """One that was renamed among them; what wgnet wrote says whose it is, whether it is up or not."""
+    if kind == "profile":
+        theirs = Owned(interface="wg0", network="old", manager=Manager.NETWORKMANAGER, uuid="u")
+        monkeypatch.setattr(apply_module.Profiles, "owned", staticmethod(lambda: (theirs,)))
+    else:
+        path = netdev_path("wg0") if kind == "netdev" else keyfile_path("wg0")
+        artifact = Artifact(path=f"/{path}", network="old", content=b"x")
+        write_system(tmp_path, [artifact], networks=None, runtime=False, force=False, diagnostics=Diagnostics())
+    manager = Manager.NETWORKMANAGER if kind == "keyfile" else Manager.NETWORKD
+    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=0, firewall_mark=0)
+    mine = InterfaceTarget(network="new", name="wg0", manager=manager, device=device, mtu=1420, active=True)
+    run = application(tmp_path, mine)
+    run.force = force
+    run.target = replace(run.target, networks=frozenset({"new"}))
+    assert run.run() is Outcome.NOT_STARTED
+    [told] = run.diagnostics.items
+    assert told.code is codes.OTHER_NETWORK
+    assert "'wg0' of 'new' is taken by the network 'old'" in told.message
+    assert world.called == []
+    # Without files named what nothing describes any more gives way, and with both named what one of them leaves.
+    for networks in (None, frozenset({"new", "old"})):
+        run = application(tmp_path, mine)
+        run.target = replace(run.target, networks=networks)
+        world.drift = [[]]
+        assert run.run() is Outcome.DONE
+
+
+def test_a_file_of_a_network_that_was_not_named_is_not_forced(world: World, tmp_path: Path) -> None:
+    shared = Artifact(path="/etc/wgnet/shared.key", network="old", content=b"x")
+    write_system(tmp_path, [shared], networks=None, runtime=False, force=False, diagnostics=Diagnostics())
+    run = application(tmp_path)
+    run.force = True
+    run.target = Target(
+        artifacts=(replace_record(shared, network="new", content=b"y"),), interfaces=(), networks=frozenset({"new"})
+    )
+    assert run.run() is Outcome.NOT_STARTED
+    assert drawn(run) == [codes.OTHER_NETWORK.name]
+    assert world.called == []
 
 
 def test_a_second_one_at_the_same_time_is_refused(world: World, tmp_path: Path) -> None:

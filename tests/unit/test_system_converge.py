@@ -22,8 +22,8 @@ from wgnet.system.target import InterfaceTarget, Target
 UUID = "5f3b8a52-35c1-4d51-8d0e-77a4f9d5ad01"
 NETDEV = "/etc/systemd/network/50-wgnet-wg0.netdev"
 MINE = {
-    Manager.NETWORKMANAGER: Owned(network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID),
-    Manager.NETWORKD: Owned(network="corp", manager=Manager.NETWORKD),
+    Manager.NETWORKMANAGER: Owned(interface="wg0", network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID),
+    Manager.NETWORKD: Owned(interface="wg0", network="corp", manager=Manager.NETWORKD),
 }
 DUMP = f"wg0\t{'k' * 42}A=\t{'l' * 42}A=\t51820\toff\n"
 
@@ -72,7 +72,7 @@ def test_networkd_makes_anew_what_was_networkmanagers(world: World, tmp_path: Pa
     Converger(
         bus=None,  # type: ignore[arg-type]
         target=Target(artifacts=(Artifact(path=NETDEV, network="corp", content=b""),), interfaces=(mine,)),
-        owned={"wg0": MINE[Manager.NETWORKMANAGER]},
+        owned=(MINE[Manager.NETWORKMANAGER],),
         artifacts=(),
         configured={},
         diagnostics=Diagnostics(),
@@ -87,8 +87,8 @@ def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.
         artifacts=(Artifact(path=NETDEV, network="corp", content=b""),),
         dump=DUMP,
         mtus={"wg0": 1420},
-        owned={"wg0": MINE[Manager.NETWORKD]},
-        made={"wg0": MINE[Manager.NETWORKMANAGER]},
+        owned=(MINE[Manager.NETWORKD],),
+        made=(MINE[Manager.NETWORKMANAGER],),
         configured={},
         replaced={},
         parameters={},

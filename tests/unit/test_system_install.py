@@ -16,7 +16,7 @@ from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.managers.artifact import Artifact
 from wgnet.system.files import Root
-from wgnet.system.install import read_manifest, recover, write_system
+from wgnet.system.install import compare_system, read_manifest, recover, write_system
 from wgnet.system.outcome import WriteReport
 from wgnet.system.transaction import Change, Transaction
 
@@ -106,6 +106,26 @@ def test_networks_are_written_apart(tmp_path: Path) -> None:
     write(tmp_path, [], networks={"other"}, expect=[codes.CHANGED_BY_HAND])
     with pytest.raises(ValueError, match="network"):
         write(tmp_path, [other], networks={"office"})
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_file_of_a_network_that_is_not_written_is_in_the_way(tmp_path: Path, force: bool) -> None:
+    """With its files named, a network takes nothing from another one; what is the same in both stays."""
+    write(tmp_path, [file("n"), file("key", "/etc/wgnet/shared.key")])
+    before = files(tmp_path)
+    diagnostics = Diagnostics()
+    new = [file("o", network="other"), file("o", "/etc/wgnet/other.key", network="other")]
+    written = write_system(tmp_path, new, networks={"other"}, runtime=False, force=force, diagnostics=diagnostics)
+    assert (written, files(tmp_path), (tmp_path / NETDEV[1:]).read_text()) == (None, before, "n")
+    [told] = diagnostics
+    assert told.code is codes.OTHER_NETWORK
+    assert f"'{tmp_path}{NETDEV}' of 'other' is taken by the network 'office'" in told.message
+    assert "`wgnet remove office`" in told.help[0]
+    assert compare_system(tmp_path, new, networks={"other"}, diagnostics=Diagnostics()) is None
+    write(tmp_path, [file("key", "/etc/wgnet/shared.key", network="other")], networks={"other"})
+    # Where all are known, one that is renamed takes its own place; so it does where both are written.
+    write(tmp_path, new, networks={"other", "office"})
+    assert (tmp_path / NETDEV[1:]).read_text() == "o"
 
 
 def test_a_runtime_system_has_a_manifest_of_its_own(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_nobody_else_writes_what_root_believes(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(guard_module, "run_program", lambda *_, **__: "")
     for folder in ("etc/systemd/system", "var/lib"):
         make_folders(tmp_path / folder)
-    owned = {"wg0": Owned(network="corp", manager=Manager.NETWORKMANAGER, uuid="u")}
+    owned = (Owned(interface="wg0", network="corp", manager=Manager.NETWORKMANAGER, uuid="u"),)
     guard = Guard(tmp_path)
     with guard.locked():
         guard.arm(

@@ -30,9 +30,11 @@ from wgnet.live.user_profile import Way, belongs_to, way_of_device
 from wgnet.managers.base import InterfaceSecrets
 from wgnet.managers.nm_settings import DbusSettings, to_dbus
 from wgnet.record import replace
+from wgnet.syntax.spec import Manager as WgnetManager
 from wgnet.system import user_apply
 from wgnet.system.apply import Outcome
 from wgnet.system.nm import Active, Applied, NmError, NmProblem, Profile
+from wgnet.system.snapshot import Owned
 from wgnet.system.target import Target, interface_target
 from wgnet.system.user_apply import UserApplication
 from wgnet.system.user_state import Pending, UserState
@@ -336,6 +338,20 @@ def test_an_interface_of_somebody_else_is_left_alone(world: World) -> None:
     assert world.apply(world.up()) is Outcome.DONE
     world.links.add(name)
     assert world.apply(world.up(mtu=1300)) is Outcome.DONE
+
+
+def test_an_interface_of_a_network_that_was_not_named_is_left_alone(world: World) -> None:
+    name, network = world.example.plan.interface, world.example.plan.network
+    theirs = Owned(interface=name, network="other", manager=WgnetManager.NETWORKMANAGER, uuid="u")
+    with world.state.locked():
+        world.state.write_profiles([theirs])
+    run = world.application(world.up(), networks=frozenset({network}))
+    assert run.run() is Outcome.NOT_STARTED
+    assert (world.nm.called, world.drawn) == ([], [codes.OTHER_NETWORK])
+    assert world.state.profiles() == {"u": theirs}
+    # What is named gives way, and where nothing is named what no file describes any more.
+    assert world.application(world.up(), networks=frozenset({network, "other"})).run() is Outcome.DONE
+    assert set(world.state.profiles()) == {world.uuid}
 
 
 def test_what_polkit_refuses_beforehand_is_not_begun(world: World) -> None:

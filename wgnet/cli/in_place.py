@@ -51,8 +51,11 @@ def _render_named(context: Context) -> int:
     artifacts = rendering.artifacts(name)
     if context.failed:
         return context.status()
-    theirs = _left_to_networkmanager(context, rendering.plans(name))
-    networks = {routing.topology.name for routing in fleet.routings}
+    plans = rendering.plans(name)
+    networks = frozenset(routing.topology.name for routing in fleet.routings)
+    if _is_taken(context, plans, networks):
+        return not_written(context)
+    theirs = _left_to_networkmanager(context, plans)
     report = _write(context, artifacts, networks, theirs, context.diagnostics)
     return _said(context, report, name, theirs)
 
@@ -144,6 +147,8 @@ def _write(
         force=options.force,
         diagnostics=diagnostics,
         disowned=tuple(theirs),
+        # Of the system's topologies all are known, and which of two that contradict each other stays is settled.
+        takes_over=not context.files,
     )
 
 
@@ -155,6 +160,19 @@ def _said(context: Context, report: WriteReport | None, name: str, theirs: dict[
     for network in theirs.values():
         context.output.line(f"left to NetworkManager, as `wgnet apply` made it: the profile '{network}'")
     return status
+
+
+def _is_taken(context: Context, plans: tuple[InterfacePlan, ...], networks: frozenset[str]) -> bool:
+    """Report interfaces of which `wgnet apply` made another network's profile; of the rest their files tell."""
+    from wgnet.system.profiles import read_record
+    from wgnet.system.taken import report_taken
+
+    return report_taken(
+        networks,
+        [(plan.network, plan.interface) for plan in plans],
+        [(owned.network, owned.interface) for owned in read_record(context.root).values()],
+        context.diagnostics,
+    )
 
 
 def _left_to_networkmanager(context: Context, plans: tuple[InterfacePlan, ...]) -> dict[str, str]:
@@ -169,8 +187,7 @@ def _left_to_networkmanager(context: Context, plans: tuple[InterfacePlan, ...]) 
         for plan in plans
         if plan.manager is Manager.NETWORKMANAGER
         and not context.options.runtime
-        and (owned := record.get(plan.interface)) is not None
-        and owned.uuid == profile_uuid(plan.network, plan.host.name)
+        and profile_uuid(plan.network, plan.host.name) in record
     }
 
 

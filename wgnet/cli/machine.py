@@ -25,19 +25,17 @@ from wgnet.plan.types import InterfacePlan
 from wgnet.record import replace
 from wgnet.syntax.spec import Manager
 from wgnet.system.dbus import Bus, DBusError
-from wgnet.system.install import read_manifest
 from wgnet.system.networkd import Networkd
 from wgnet.system.nm import NetworkManagerDaemon, NmError
-from wgnet.system.profiles import read_record
 from wgnet.system.programs import ProgramError, find_program, run_program
 from wgnet.system.secrets import SecretFinder
-from wgnet.system.snapshot import Owned, networks_concerned, owned_interfaces
 from wgnet.system.target import InterfaceTarget, Target, interface_target, keyfile_path
 
 __all__ = [
     "MachinePlan",
     "check_machine",
     "host_plans",
+    "networks_named",
     "not_planned",
     "open_bus",
     "plan_machine",
@@ -48,7 +46,7 @@ __all__ = [
 #: What the machine, not the topology, is to blame for.
 _LACKING = (
     *(codes.CANNOT_START, codes.NM_NOT_RUNNING, codes.NM_DENIED, codes.NM_REFUSED, codes.NM_NO_ANSWER),
-    *(codes.CANNOT_WRITE, codes.CHANGED_BY_HAND, codes.NOT_A_REGULAR_FILE, codes.LOCKED),
+    *(codes.CANNOT_WRITE, codes.CHANGED_BY_HAND, codes.NOT_A_REGULAR_FILE, codes.LOCKED, codes.OTHER_NETWORK),
 )
 _SYSTEMD_VERSION = re.compile(r"systemd (\d+)")
 
@@ -87,14 +85,12 @@ def open_bus(context: Context) -> Bus | None:
 
 def plan_machine(context: Context, fleet: Fleet, bus: Bus) -> MachinePlan | None:
     """Return what this machine is to be by its topologies; None after reporting why that cannot be said."""
-    networks = frozenset(routing.topology.name for routing in fleet.routings) if context.files else None
     found = host_plans(context, fleet, bus)
     if found is None:
         return None
     name, plans = found
     if not fleet.routings:
         return MachinePlan(name="", plans=(), target=Target(artifacts=(), interfaces=(), networks=None), wanted=())
-    networks = networks_concerned(networks, [plan.interface for plan in plans], _owned(context))
     finder = SecretFinder(store=open_store(context), root=context.root)
     managers = Managers(Templates(context.root / "etc/wgnet/templates"))
     artifacts: dict[str, Artifact] = {}
@@ -119,16 +115,15 @@ def plan_machine(context: Context, fleet: Fleet, bus: Bus) -> MachinePlan | None
     target = Target(
         artifacts=tuple(artifacts.values()),
         interfaces=tuple(interfaces),
-        networks=networks,
+        networks=networks_named(context, fleet),
         disowned=tuple(disowned),
     )
     return MachinePlan(name=name, plans=plans, target=target, wanted=tuple(wanted))
 
 
-def _owned(context: Context) -> dict[str, Owned]:
-    """Return the interfaces that are wgnet's by what it wrote; whoever changes them says what cannot be read."""
-    manifest = read_manifest(context.root, runtime=False, diagnostics=Diagnostics())
-    return {**({} if manifest is None else owned_interfaces(manifest)), **read_record(context.root)}
+def networks_named(context: Context, fleet: Fleet) -> frozenset[str] | None:
+    """Return the networks that may be touched: those of the files that the command line names, None for every one."""
+    return frozenset(routing.topology.name for routing in fleet.routings) if context.files else None
 
 
 def not_planned(context: Context) -> int:

@@ -90,7 +90,9 @@ _ABSENT = {
 
 def not_written(context: Context) -> int:
     """Return the status for a run that wrote nothing: 1 when the topology is at fault, 6 when the place is."""
-    places = {codes.CANNOT_WRITE, codes.CHANGED_BY_HAND, codes.NOT_A_REGULAR_FILE, codes.LOCKED}
+    places = {
+        *(codes.CANNOT_WRITE, codes.CHANGED_BY_HAND, codes.NOT_A_REGULAR_FILE, codes.LOCKED, codes.OTHER_NETWORK),
+    }
     faults = [d for d in context.diagnostics if d.severity is Severity.ERROR]
     return EXIT_NOT_STARTED if all(d.code in places for d in faults) else context.status()
 

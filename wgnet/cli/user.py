@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, Context
-from wgnet.cli.machine import MachinePlan, host_plans, not_planned, open_bus, report_not_running
+from wgnet.cli.machine import MachinePlan, host_plans, networks_named, not_planned, open_bus, report_not_running
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
@@ -50,7 +50,6 @@ def plan_as_user(context: Context, fleet: Fleet, bus: Bus, given: PrivateKey | N
 
     `given` is the host's private key, where the user has it at hand.
     """
-    networks = frozenset(routing.topology.name for routing in fleet.routings) if context.files else None
     found = host_plans(context, fleet, bus)
     if found is None or not _is_possible(context, found[1], bus):
         return None
@@ -81,7 +80,7 @@ def plan_as_user(context: Context, fleet: Fleet, bus: Bus, given: PrivateKey | N
         )
     if context.failed:
         return None
-    target = Target(artifacts=(), interfaces=tuple(interfaces), networks=networks)
+    target = Target(artifacts=(), interfaces=tuple(interfaces), networks=networks_named(context, fleet))
     return MachinePlan(name=name, plans=plans, target=target, wanted=tuple(wanted))
 
 

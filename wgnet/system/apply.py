@@ -38,6 +38,7 @@ from wgnet.system.outcome import WriteReport
 from wgnet.system.profiles import Profiles, ReportedError
 from wgnet.system.programs import ProgramError, run_program
 from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot, owned_interfaces, standing_artifacts, take_snapshot
+from wgnet.system.taken import report_taken_interfaces
 from wgnet.system.target import InterfaceTarget, Target, configured_endpoints, units_of
 from wgnet.system.wireguard import read_devices
 
@@ -144,26 +145,32 @@ class Application:
         manifest = read_manifest(self.root, runtime=False, diagnostics=self.diagnostics)
         if manifest is None:
             return None
-        owned = {**owned_interfaces(manifest), **profiles.owned()}
-        if self._foreign(owned):
+        owned = (*owned_interfaces(manifest), *profiles.owned())
+        taken = report_taken_interfaces(self.target, manifest, owned, self.diagnostics)
+        if taken or self._foreign(owned):
             return None
+        compared = Diagnostics()
         report = compare_system(
             self.root,
             self.target.artifacts,
             networks=self.target.networks,
-            diagnostics=self.diagnostics if not self.force else Diagnostics(),
+            diagnostics=compared,
             disowned=self.target.disowned,
         )
-        if report is None and not self.force:
-            return None
-        made = {
-            each.name: Owned(
+        # What is forced is what a person changed, and nothing of another network.
+        if not self.force or any(each.code is codes.OTHER_NETWORK for each in compared):
+            self.diagnostics.items.extend(compared)
+            if report is None:
+                return None
+        made = tuple(
+            Owned(
+                interface=each.name,
                 network=each.network,
                 manager=each.manager,
                 uuid=None if each.settings is None else each.settings.uuid,
             )
             for each in self.target.interfaces
-        }
+        )
         artifacts = standing_artifacts(self.root, manifest)
         self.changed = (
             report is None
@@ -203,17 +210,18 @@ class Application:
             disowned=self.target.disowned,
         )
 
-    def _gone(self, owned: Mapping[str, Owned], made: Mapping[str, Owned]) -> list[str]:
+    def _gone(self, owned: Sequence[Owned], made: Sequence[Owned]) -> list[Owned]:
         """Return interfaces of the networks concerned that are to go."""
-        networks = self.target.networks
-        mine = [name for name, each in owned.items() if networks is None or each.network in networks]
-        return [name for name in mine if name not in made or made[name].manager is not owned[name].manager]
+        stay = {(each.interface, each.manager) for each in made}
+        mine = _of_networks(owned, self.target.networks)
+        return [each for each in mine if (each.interface, each.manager) not in stay]
 
-    def _foreign(self, owned: Mapping[str, Owned]) -> bool:
+    def _foreign(self, owned: Sequence[Owned]) -> bool:
         """Report interfaces that are somebody else's."""
         found = False
+        names = {each.interface for each in owned}
         for each in self.target.interfaces:
-            if each.name in owned or not link_exists(each.name):
+            if each.name in names or not link_exists(each.name):
                 continue
             # Files that an administrator carried here from `wgnet render -o` are wgnet's as well.
             if each.manager is Manager.NETWORKD and (self.root / netdev_path(each.name)).is_file():
@@ -304,8 +312,8 @@ def report_failure(error: Exception, code: codes.Code, after: str, diagnostics: 
     diagnostics.report(code, f"{message}; {after}" if after else message, help=getattr(error, "help", None) or ())
 
 
-def _of_networks(owned: Mapping[str, Owned], networks: frozenset[str] | None) -> dict[str, Owned]:
-    return {name: each for name, each in owned.items() if networks is None or each.network in networks}
+def _of_networks(owned: Sequence[Owned], networks: frozenset[str] | None) -> tuple[Owned, ...]:
+    return tuple(each for each in owned if networks is None or each.network in networks)
 
 
 def _settle(look: Callable[[], Sequence[_T]], finish: Callable[[], None]) -> Sequence[_T]:
@@ -374,7 +382,7 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
             mtu=snapshot.mtus.get(name, KERNEL_MTU),
             active=True,
         )
-        for name, owned in snapshot.owned.items()
+        for name, owned in {each.interface: each for each in snapshot.owned}.items()
         if name in devices
     )
     configured = {each.name: snapshot.endpoints_to_leave(each.device) for each in interfaces}
@@ -382,7 +390,7 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
     converger = Converger(
         bus=bus,
         target=Target(artifacts=snapshot.artifacts, interfaces=interfaces),
-        owned={**snapshot.owned, **snapshot.made},
+        owned=(*snapshot.owned, *snapshot.made),
         artifacts=() if manifest is None else standing_artifacts(root, manifest),
         configured=configured,
         diagnostics=diagnostics,
@@ -408,7 +416,8 @@ def _differences(
         if each.name in live and device_change(live[each.name], each.device, configured[each.name])
     ]
     there = {each.name for each in interfaces}
-    return found + [f"'{name}' is still there" for name in snapshot.made if name not in there and link_exists(name)]
+    made = {each.interface for each in snapshot.made}
+    return found + [f"'{name}' is still there" for name in sorted(made - there) if link_exists(name)]
 
 
 def put_back_files(guard: Guard, diagnostics: Diagnostics, root: Path = Path("/")) -> Outcome:

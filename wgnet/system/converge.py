@@ -54,7 +54,7 @@ class Converger:
 
     bus: Bus
     target: Target
-    owned: Mapping[str, Owned]
+    owned: Sequence[Owned]
     artifacts: Sequence[Artifact]
     configured: Mapping[str, Mapping[str, str | None]]
     diagnostics: Diagnostics
@@ -100,16 +100,17 @@ class Converger:
     def _gone(self) -> list[str]:
         """Return networkd's interfaces that are wgnet's and not in the target."""
         stay = {each.name for each in self.target.of(Manager.NETWORKD)}
-        return [name for name, owned in self.owned.items() if owned.manager is Manager.NETWORKD and name not in stay]
+        found = [each.interface for each in self.owned if each.manager is Manager.NETWORKD]
+        return [name for name in dict.fromkeys(found) if name not in stay]
 
     def _take_over(self) -> None:
         """Take interfaces that networkd is to make away from NetworkManager.
 
         First of all: who removes the profile later removes the device that networkd has taken for its own by then.
         """
-        for each in self.target.of(Manager.NETWORKD):
-            owned = self.owned.get(each.name)
-            if owned is not None and owned.uuid is not None:
+        names = {each.name for each in self.target.of(Manager.NETWORKD)}
+        for owned in self.owned:
+            if owned.interface in names and owned.uuid is not None:
                 remove_profile(NetworkManagerDaemon(self.bus), owned.uuid)
 
     # --- systemd-networkd's devices ----------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.diagnostics.words import quote_names
 from wgnet.managers.artifact import Artifact
 from wgnet.system.files import (
     FOLDER,
@@ -40,6 +41,7 @@ from wgnet.system.outcome import (
     report_changed,
     report_failure,
     report_missing_owners,
+    report_other_network,
 )
 from wgnet.system.transaction import Change, Transaction
 
@@ -73,19 +75,21 @@ def write_system(
     force: bool,
     diagnostics: Diagnostics,
     disowned: Collection[str] = (),
+    takes_over: bool = False,
 ) -> WriteReport | None:
     """Put one host's files in place below `root`, all or none, and remove what an earlier run wrote for `networks`.
 
-    `networks` None stands for every network. With `force` a file that a person changed is replaced, and stays beside
-    its place as `NAME.~N~`. `disowned` are files, without the leading slash, that somebody else writes from now on:
-    they are left alone and forgotten. Returns None after reporting why nothing was written.
+    `networks` None stands for every network. Else what was written for another one is in the way where it would
+    change, unless the run `takes_over`. With `force` a file that a person changed is replaced, and stays beside its
+    place as `NAME.~N~`. `disowned` are files, without the leading slash, that somebody else writes from now on: they
+    are left alone and forgotten. Returns None after reporting why nothing was written.
     """
     if networks is not None and any(artifact.network not in networks for artifact in artifacts):
         raise ValueError("an artifact of a network that is not written")
     try:
         with _locked(root, runtime=runtime) as state:
             _finish_last(state)
-            return _Installation(state, artifacts, networks, force, diagnostics, disowned).run()
+            return _Installation(state, artifacts, networks, force, diagnostics, disowned, takes_over).run()
     except FAILURES as error:
         report_failure(error, diagnostics)
         return None
@@ -236,10 +240,13 @@ class _Installation:
         force: bool,
         diagnostics: Diagnostics,
         disowned: Collection[str] = (),
+        takes_over: bool = False,
     ) -> None:
         self.state = state
         self.root = state.root
         self.artifacts = artifacts
+        #: Networks whose files may change; None: all.
+        self.open = None if takes_over else networks
         self.force = force
         self.diagnostics = diagnostics
         try:
@@ -258,6 +265,8 @@ class _Installation:
         self.staged: list[tuple[str, Artifact, tuple[int, int] | None]] = []
         self.by_hand: list[str] = []
         self.blocked: list[InTheWayError] = []
+        #: Paths by the network that they would be written for, and the one that has them.
+        self.others: dict[tuple[str, str], list[str]] = {}
         self.places: set[str] = set()
         self.token = os.urandom(4).hex()
         self.written: list[str] = []
@@ -275,7 +284,9 @@ class _Installation:
         report_changed(self.by_hand, self.diagnostics)
         for error in self.blocked:
             report_failure(error, self.diagnostics)
-        if self.by_hand or self.blocked:
+        for (network, other), paths in self.others.items():
+            report_other_network(quote_names(paths), network, other, self.diagnostics)
+        if self.by_hand or self.blocked or self.others:
             return None
         return self.report()
 
@@ -313,6 +324,11 @@ class _Installation:
             standing = None if folder is None else read_standing(folder, name, most)
         self.new.entries[path] = entry
         verdict = judge(artifact, standing, old, owner, synced=True)
+        theirs = old is not None and self.open is not None and old.network not in self.open
+        # A private key that two networks share, say, stays as it is.
+        if old is not None and theirs and replace(old, network=entry.network) != entry:
+            self.others.setdefault((artifact.network, old.network), []).append(shown)
+            return
         if verdict is Verdict.SAME:
             self.unchanged.append(shown)
             return

@@ -108,6 +108,20 @@ def report_changed(paths: Iterable[str], diagnostics: Diagnostics) -> None:
         )
 
 
+def report_other_network(what: str, network: str, other: str, diagnostics: Diagnostics) -> None:
+    """Report that a network would take an interface or files, said in `what`, of another one that was not named."""
+    diagnostics.report(
+        codes.OTHER_NETWORK,
+        f"{what} of '{network}' is taken by the network '{other}', which is in no file that was named; "
+        "nothing was changed",
+        help=(
+            f"if '{network}' was called '{other}' before: name no file, so that what no file describes any more is "
+            f"removed, or run `wgnet remove {other}` first",
+            f"else name the file of '{other}' as well, or give '{network}' another `interface`",
+        ),
+    )
+
+
 def report_missing_owners(names: Iterable[str], diagnostics: Diagnostics) -> None:
     """Report each owner or group that does not exist here, once."""
     for name in names:

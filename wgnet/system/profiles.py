@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,30 +47,35 @@ class ReportedError(Exception):
 
 
 def read_record(root: Path = Path("/")) -> dict[str, Owned]:
-    """Return the interfaces whose profiles are wgnet's, as the record has them; none where it cannot be read."""
+    """Return the profiles that are wgnet's by UUID, as the record has them; none where it cannot be read."""
     return read_record_file(root / _RECORD)
 
 
 def read_record_file(path: Path) -> dict[str, Owned]:
-    """Return what the record in a file has; nothing where it cannot be read."""
+    """Return what the record in a file has, by UUID; nothing where it cannot be read."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         return {
-            str(each["interface"]): Owned(network=str(each["network"]), manager=Manager.NETWORKMANAGER, uuid=str(uuid))
+            str(uuid): Owned(
+                interface=str(each["interface"]),
+                network=str(each["network"]),
+                manager=Manager.NETWORKMANAGER,
+                uuid=str(uuid),
+            )
             for uuid, each in value["profiles"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
-def _write_record(root: Path, owned: Mapping[str, Owned]) -> None:
+def _write_record(root: Path, owned: Iterable[Owned]) -> None:
     write_record_file(root / _RECORD, owned)
 
 
-def write_record_file(path: Path, owned: Mapping[str, Owned]) -> None:
-    """Write a record, whole or not at all; an empty one is none. Raises `OSError`."""
+def write_record_file(path: Path, owned: Iterable[Owned]) -> None:
+    """Write a record, whole or not at all; an empty one is none. What has no UUID is left out. Raises `OSError`."""
     profiles = {
-        each.uuid: {"network": each.network, "interface": name} for name, each in owned.items() if each.uuid is not None
+        each.uuid: {"network": each.network, "interface": each.interface} for each in owned if each.uuid is not None
     }
     if not profiles:
         with contextlib.suppress(FileNotFoundError):
@@ -88,24 +93,32 @@ class Profiles:
         self._nm = NetworkManagerDaemon(bus)
         self._root = root
         self._record = read_record(root)
-        self._wanted = {each.name: each for each in target.of(Manager.NETWORKMANAGER)}
-        networks = target.networks
-        mine = {name: each for name, each in self._record.items() if networks is None or each.network in networks}
         # By UUID: an interface's new name is no new profile, and another network may take over the name of one.
-        stay = {_uuid(each) for each in self._wanted.values()}
-        self._gone = {name: each for name, each in mine.items() if each.uuid not in stay}
-        self._found = {name: nm_apply.find_profile(self._nm, _uuid(each)) for name, each in self._wanted.items()}
-
-    def owned(self) -> dict[str, Owned]:
-        """Return the interfaces whose profiles are wgnet's now, those of keyfiles that it rendered among them."""
-        present = {
-            found.profile.interface or name: Owned(
-                network=each.network, manager=Manager.NETWORKMANAGER, uuid=_uuid(each)
-            )
-            for name, each in self._wanted.items()
-            if (found := self._found[name]) is not None
+        self._wanted = {_uuid(each): each for each in target.of(Manager.NETWORKMANAGER)}
+        networks = target.networks
+        self._gone = {
+            uuid: each
+            for uuid, each in self._record.items()
+            if uuid not in self._wanted and (networks is None or each.network in networks)
         }
-        return {**present, **self._record}
+        self._found = {uuid: nm_apply.find_profile(self._nm, uuid) for uuid in self._wanted}
+
+    def owned(self) -> tuple[Owned, ...]:
+        """Return the interfaces whose profiles are wgnet's now, those of keyfiles that it rendered among them."""
+        return tuple({**self._record, **self._present()}.values())
+
+    def _present(self) -> dict[str, Owned]:
+        """Return the profiles that stay, with the interfaces that they have by now."""
+        return {
+            uuid: Owned(
+                interface=found.profile.interface or each.name,
+                network=each.network,
+                manager=Manager.NETWORKMANAGER,
+                uuid=uuid,
+            )
+            for uuid, each in self._wanted.items()
+            if (found := self._found[uuid]) is not None
+        }
 
     # --- what would change -------------------------------------------------------------------------------------------
 
@@ -116,34 +129,36 @@ class Profiles:
     def changes(self) -> list[str]:
         """Return what would become of profiles, a text each."""
         said = []
-        for name, each in self._wanted.items():
+        for uuid, each in self._wanted.items():
             assert each.settings is not None
-            names = nm_apply.changes(self._found[name], each.settings)
+            names = nm_apply.changes(self._found[uuid], each.settings)
             if names == ["profile"]:
-                said.append(f"the profile '{each.network}' ({name}) is added")
+                said.append(f"the profile '{each.network}' ({each.name}) is added")
             elif names:
-                said.append(f"the profile '{each.network}' ({name}) changes: {', '.join(names)}")
-        said += [f"the profile '{each.network}' ({name}) is removed" for name, each in self._gone.items()]
+                said.append(f"the profile '{each.network}' ({each.name}) changes: {', '.join(names)}")
+        said += [f"the profile '{each.network}' ({each.interface}) is removed" for each in self._gone.values()]
         return said
 
     def costs(self) -> list[Cost]:
         """Return what the change of profiles costs in sessions."""
         return [
-            Cost(interface=name, reason=reason)
-            for name, each in self._wanted.items()
+            Cost(interface=each.name, reason=reason)
+            for uuid, each in self._wanted.items()
             if each.settings is not None
-            for reason in nm_apply.costs(self._found[name], each.settings)
+            for reason in nm_apply.costs(self._found[uuid], each.settings)
         ]
 
     def configured(self) -> dict[str, Mapping[str, str | None]]:
         """Return the endpoints that profiles configure now, by interface and public key."""
-        return {name: found.configured for name, found in self._found.items() if found is not None}
+        return {
+            found.profile.interface or self._wanted[uuid].name: found.configured
+            for uuid, found in self._found.items()
+            if found is not None
+        }
 
     def save(self) -> dict[str, Any]:
         """Return the profiles of now, with their secrets, by UUID; None for one that is not there."""
-        uuids = [_uuid(each) for each in self._wanted.values()]
-        uuids += [each.uuid for each in self._gone.values() if each.uuid is not None]
-        return {uuid: self._saved(uuid) for uuid in uuids}
+        return {uuid: self._saved(uuid) for uuid in (*self._wanted, *self._gone)}
 
     def _saved(self, uuid: str) -> dict[str, Any] | None:
         saved = nm_apply.save_profile(self._nm, uuid)
@@ -162,24 +177,25 @@ class Profiles:
         Raises `ReportedError` besides.
         """
         # Before there is anything that a run that is killed could leave unknown.
-        _write_record(self._root, {**_of_manager(snapshot.owned), **_of_manager(snapshot.made)})
+        _write_record(self._root, (*snapshot.owned, *snapshot.made))
         # NetworkManager would have two profiles for one interface.
-        self._remove([each for name, each in self._gone.items() if name in self._wanted], diagnostics)
-        for name, each in self._wanted.items():
+        names = {each.name for each in self._wanted.values()}
+        self._remove([each for each in self._gone.values() if each.interface in names], diagnostics)
+        for uuid, each in self._wanted.items():
             assert each.settings is not None
+            found = self._found[uuid]
             with _reporting(each.network, diagnostics):
-                self._guard(_uuid(each))
-                settle = self._settling(each, snapshot.configured.get(name, {}), diagnostics)
-                keyfile = str(self._root / keyfile_path(name))
+                self._guard(uuid)
+                settle = self._settling(each, {} if found is None else found.configured, diagnostics)
+                keyfile = str(self._root / keyfile_path(each.name))
                 active = nm_apply.apply_profile(self._nm, each.settings, settle, keyfile=keyfile)
                 if active is not None:
                     settle()
-                    if mtu_of(name) not in (None, each.mtu):
-                        set_mtu(name, each.mtu)
-        self._remove([each for name, each in self._gone.items() if name not in self._wanted], diagnostics)
-        changed = {*(each.uuid for each in self._gone.values()), *map(_uuid, self._wanted.values())}
-        left = {name: each for name, each in _of_manager(snapshot.owned).items() if each.uuid not in changed}
-        _write_record(self._root, {**left, **_of_manager(snapshot.made)})
+                    if mtu_of(each.name) not in (None, each.mtu):
+                        set_mtu(each.name, each.mtu)
+        self._remove([each for each in self._gone.values() if each.interface not in names], diagnostics)
+        left = [each for each in snapshot.owned if each.uuid not in self._gone]
+        _write_record(self._root, (*left, *snapshot.made))
 
     def _remove(self, gone: Sequence[Owned], diagnostics: Diagnostics) -> None:
         for each in gone:
@@ -225,9 +241,9 @@ class Profiles:
 
     def adopt(self) -> None:
         """Take profiles over that are right already, from files that `wgnet render -o` wrote as a rule."""
-        found = self.owned()
+        found = {**self._record, **self._present()}
         if found != self._record:
-            _write_record(self._root, found)
+            _write_record(self._root, found.values())
 
     @staticmethod
     def keep(bus: Bus, root: Path = Path("/"), names: Collection[str] | None = None) -> None:
@@ -237,7 +253,7 @@ class Profiles:
         interface alone is wgnet's.
         """
         nm = NetworkManagerDaemon(bus)
-        mine = read_record(root).keys() if names is None else names
+        mine = {each.interface for each in read_record(root).values()} if names is None else names
         paths = _read_checkpoints(root)
         with contextlib.suppress(NmError):
             paths += [path for path, devices in nm.checkpoints().items() if len(devices) == 1 and devices[0] in mine]
@@ -255,9 +271,10 @@ class Profiles:
             return
         nm = NetworkManagerDaemon(bus)
         devices = snapshot.devices()
-        names = {each.uuid: (name, each) for before in (snapshot.made, snapshot.owned) for name, each in before.items()}
+        known = {each.uuid: each for each in (*snapshot.made, *snapshot.owned)}
         for uuid, data in snapshot.profiles.items():
-            name, owned = names[uuid]
+            owned = known[uuid]
+            name = owned.interface
             saved = _saved_profile(data)
             device = devices.get(name)
             target = InterfaceTarget(
@@ -275,8 +292,8 @@ class Profiles:
                     settle()
                     if mtu_of(name) not in (None, target.mtu):
                         set_mtu(name, target.mtu)
-        _write_record(root, _of_manager(snapshot.owned))
-        Profiles.keep(bus, root, [name for name, _ in names.values()])
+        _write_record(root, snapshot.owned)
+        Profiles.keep(bus, root, [each.interface for each in known.values()])
 
     @staticmethod
     def restore_files(snapshot: Snapshot, root: Path) -> None:
@@ -288,17 +305,13 @@ class Profiles:
                 _remove_keyfiles(root, uuid)
             elif data.get("content") is not None:
                 put_file(root / saved.filename.lstrip("/"), base64.b64decode(data["content"]), 0o600)
-        _write_record(root, _of_manager(snapshot.owned))
+        _write_record(root, snapshot.owned)
         _write_checkpoints(root, [])
 
 
 def _uuid(each: InterfaceTarget) -> str:
     assert each.settings is not None
     return each.settings.uuid
-
-
-def _of_manager(owned: Mapping[str, Owned]) -> dict[str, Owned]:
-    return {name: each for name, each in owned.items() if each.manager is Manager.NETWORKMANAGER}
 
 
 def _saved_profile(data: Any) -> nm_apply.SavedProfile | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from wgnet.system.networkd import interface_of_netdev
 from wgnet.system.programs import ProgramError, run_program
 from wgnet.system.target import Target, parameters_of
 
-__all__ = ["BadSnapshotError", "Owned", "Snapshot", "networks_concerned", "owned_interfaces", "take_snapshot"]
+__all__ = ["BadSnapshotError", "Owned", "Snapshot", "owned_interfaces", "take_snapshot"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 class BadSnapshotError(Exception):
@@ -34,8 +34,12 @@ class BadSnapshotError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owned:
-    """An interface that wgnet made: whose it is, of which network; NetworkManager's by its profile's UUID."""
+    """An interface that wgnet made: whose it is, of which network; NetworkManager's by its profile's UUID.
 
+    Of one interface there may be two, where a run was killed in the middle: a file and a profile, or two profiles.
+    """
+
+    interface: str
     network: str
     manager: Manager
     uuid: str | None = None
@@ -53,8 +57,8 @@ class Snapshot:
     artifacts: tuple[Artifact, ...] = field(repr=False)
     dump: str = field(repr=False)
     mtus: Mapping[str, int]
-    owned: Mapping[str, Owned]
-    made: Mapping[str, Owned]
+    owned: tuple[Owned, ...]
+    made: tuple[Owned, ...]
     configured: Mapping[str, Mapping[str, str | None]]
     replaced: Mapping[str, Mapping[str, str | None]]
     parameters: Mapping[str, str]
@@ -83,8 +87,8 @@ class Snapshot:
                 "artifacts": [_artifact_to_json(artifact) for artifact in self.artifacts],
                 "dump": self.dump,
                 "mtus": dict(self.mtus),
-                "owned": _owned_to_json(self.owned),
-                "made": _owned_to_json(self.made),
+                "owned": list(map(_owned_to_json, self.owned)),
+                "made": list(map(_owned_to_json, self.made)),
                 "configured": self.configured,
                 "replaced": self.replaced,
                 "parameters": self.parameters,
@@ -103,8 +107,8 @@ class Snapshot:
                 artifacts=tuple(map(_artifact_from_json, value["artifacts"])),
                 dump=str(value["dump"]),
                 mtus={str(name): int(mtu) for name, mtu in value["mtus"].items()},
-                owned=_owned_from_json(value["owned"]),
-                made=_owned_from_json(value["made"]),
+                owned=tuple(map(_owned_from_json, value["owned"])),
+                made=tuple(map(_owned_from_json, value["made"])),
                 configured=value["configured"],
                 replaced=value["replaced"],
                 parameters={str(name): str(text) for name, text in value["parameters"].items()},
@@ -133,44 +137,31 @@ def _artifact_from_json(value: dict[str, Any]) -> Artifact:
     return Artifact(**{**value, "content": base64.b64decode(value["content"])})
 
 
-def _owned_to_json(owned: Mapping[str, Owned]) -> dict[str, Any]:
+def _owned_to_json(owned: Owned) -> dict[str, Any]:
     return {
-        name: {"network": each.network, "manager": each.manager.value, "uuid": each.uuid}
-        for name, each in owned.items()
+        "interface": owned.interface,
+        "network": owned.network,
+        "manager": owned.manager.value,
+        "uuid": owned.uuid,
     }
 
 
-def _owned_from_json(value: dict[str, Any]) -> dict[str, Owned]:
-    return {
-        str(name): Owned(
-            network=str(each["network"]),
-            manager=Manager(each["manager"]),
-            uuid=None if each["uuid"] is None else str(each["uuid"]),
-        )
-        for name, each in value.items()
-    }
+def _owned_from_json(value: dict[str, Any]) -> Owned:
+    return Owned(
+        interface=str(value["interface"]),
+        network=str(value["network"]),
+        manager=Manager(value["manager"]),
+        uuid=None if value["uuid"] is None else str(value["uuid"]),
+    )
 
 
-def owned_interfaces(manifest: Manifest) -> dict[str, Owned]:
+def owned_interfaces(manifest: Manifest) -> tuple[Owned, ...]:
     """Return the interfaces of systemd-networkd that an earlier run made, by what it wrote."""
-    return {
-        name: Owned(network=entry.network, manager=Manager.NETWORKD)
+    return tuple(
+        Owned(interface=name, network=entry.network, manager=Manager.NETWORKD)
         for path, entry in manifest.entries.items()
         if (name := interface_of_netdev(path)) is not None
-    }
-
-
-def networks_concerned(
-    networks: frozenset[str] | None, names: Collection[str], owned: Mapping[str, Owned]
-) -> frozenset[str] | None:
-    """Return the networks that a change is about: those asked for, and those whose interfaces it takes over.
-
-    A host has one interface of a network: with the interface's name all of the other network's is taken over. Left
-    behind, NetworkManager would have two profiles for one interface. None stands for every network.
-    """
-    if networks is None:
-        return None
-    return networks | {each.network for name, each in owned.items() if name in names}
+    )
 
 
 def take_snapshot(
@@ -178,8 +169,8 @@ def take_snapshot(
     manifest: Manifest,
     target: Target,
     *,
-    owned: Mapping[str, Owned],
-    made: Mapping[str, Owned],
+    owned: tuple[Owned, ...],
+    made: tuple[Owned, ...],
     configured: Mapping[str, Mapping[str, str | None]],
     replaced: Mapping[str, Mapping[str, str | None]],
     profiles: Mapping[str, Any],
@@ -191,7 +182,7 @@ def take_snapshot(
         parse_dump(dump)
     except NotADumpError as error:
         raise ProgramError(str(error)) from None
-    names = {*owned, *made}
+    names = {each.interface for each in (*owned, *made)}
     parameters = {**parameters_of(artifacts), **parameters_of(target.artifacts)}
     return Snapshot(
         artifacts=artifacts,

@@ -30,9 +30,11 @@ from wgnet.system.dbus import Bus, DBusError
 from wgnet.system.interrupts import InterruptedApplyError, signals_as_errors, signals_ignored
 from wgnet.system.links import link_exists
 from wgnet.system.live import LiveError, read_public_state
+from wgnet.system.manifest import Manifest
 from wgnet.system.nm import Active, NetworkManagerDaemon, NmError, NmProblem
 from wgnet.system.profiles import ReportedError
-from wgnet.system.snapshot import Owned, networks_concerned
+from wgnet.system.snapshot import Owned
+from wgnet.system.taken import report_taken_interfaces
 from wgnet.system.target import Target
 from wgnet.system.user_state import Pending, UserState, user_name
 
@@ -128,19 +130,21 @@ class UserApplication:
         Devices of `unfinished` profiles may have keys that were changed since. Raises `NmError`, `ReportedError`.
         """
         record = self.state.profiles()
-        networks = self._networks()
+        networks = self.target.networks
+        if report_taken_interfaces(self.target, Manifest(), record.values(), self.diagnostics):
+            raise ReportedError
         wanted = {each.settings.uuid for each in self.target.interfaces if each.settings is not None}
         found = []
-        for name, owned in record.items():
-            if owned.uuid is not None and owned.uuid not in wanted and (networks is None or owned.network in networks):
+        for uuid, owned in record.items():
+            if uuid not in wanted and (networks is None or owned.network in networks):
                 with self._reporting(owned.network):
-                    gone = self._find(owned.uuid, ask)
+                    gone = self._find(uuid, ask)
                     if gone is not None:
                         found.append(
                             ProfileStep(
                                 network=owned.network,
-                                name=name,
-                                uuid=owned.uuid,
+                                name=owned.interface,
+                                uuid=uuid,
                                 found=gone,
                                 body=None,
                                 up=False,
@@ -298,10 +302,10 @@ class UserApplication:
                     self._forget()
                     return Outcome.NOT_STARTED
                 self.state.begin(tuple(self._checkpoints), uuids)
-                # What goes comes first, and is known until it has gone, whoever has its interface then.
+                # Before there is anything that a run which is killed could leave unknown.
+                self._remember(steps, before=True)
+                # What goes comes first: another may have its interface then.
                 for each in changing:
-                    # Before there is anything that a run which is killed could leave unknown.
-                    self._remember(steps, before=each.body is None)
                     with self._reporting(each.network):
                         self._take(each)
                 differences_left = self._verify(steps)
@@ -519,29 +523,23 @@ class UserApplication:
 
     def _forget(self) -> None:
         """Remember what was remembered before this run."""
-        self.state.write_profiles(self._record)
+        self.state.write_profiles(self._record.values())
         self.state.end()
 
     def _remember(self, steps: Sequence[ProfileStep], *, before: bool = False) -> None:
-        """Write which profiles are wgnet's; those that go are among them until they have gone."""
-        uuids = {each.uuid for each in steps if each.body is None}
-        networks = self._networks()
-        kept = {
-            name: each
-            for name, each in self.state.profiles().items()
-            if (networks is not None and each.network not in networks) or (before and each.uuid in uuids)
-        }
-        made = {
-            each.name: Owned(network=each.network, manager=Manager.NETWORKMANAGER, uuid=each.uuid)
+        """Write which profiles are wgnet's; `before` the change those that go are among them, for they are there."""
+        networks = self.target.networks
+        kept = [
+            each
+            for each in self.state.profiles().values()
+            if before or (networks is not None and each.network not in networks)
+        ]
+        made = [
+            Owned(interface=each.name, network=each.network, manager=Manager.NETWORKMANAGER, uuid=each.uuid)
             for each in steps
             if each.body is not None
-        }
-        self.state.write_profiles({**made, **kept} if before else {**kept, **made})
-
-    def _networks(self) -> frozenset[str] | None:
-        return networks_concerned(
-            self.target.networks, [each.name for each in self.target.interfaces], self.state.profiles()
-        )
+        ]
+        self.state.write_profiles((*kept, *made))
 
     @contextlib.contextmanager
     def _reporting(self, network: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ import json
 import os
 import pwd
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +81,10 @@ class UserState:
             os.close(descriptor)
 
     def profiles(self) -> dict[str, Owned]:
-        """Return the interfaces whose profiles wgnet made for this user."""
+        """Return the profiles that wgnet made for this user, by UUID."""
         return read_record_file(self.folder / "profiles.json")
 
-    def write_profiles(self, owned: Mapping[str, Owned]) -> None:
+    def write_profiles(self, owned: Iterable[Owned]) -> None:
         """Remember them."""
         write_record_file(self.folder / "profiles.json", owned)
 

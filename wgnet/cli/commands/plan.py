@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from wgnet.system.nm import NmError
 from wgnet.system.profiles import Profiles
 from wgnet.system.secrets import SecretFinder
 from wgnet.system.snapshot import Owned, owned_interfaces
+from wgnet.system.taken import report_taken_interfaces
 from wgnet.system.target import Target
 
 #: The version of the JSON shape.
@@ -134,6 +135,13 @@ def _of_user(context: Context, fleet: Fleet, bus: Bus) -> Changes | None:
 
 def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
     target = plan.target
+    manifest = read_manifest(context.root, runtime=False, diagnostics=context.diagnostics)
+    if manifest is None:
+        return None
+    profiles = Profiles(bus, target, context.root)
+    owned = (*owned_interfaces(manifest), *profiles.owned())
+    if report_taken_interfaces(target, manifest, owned, context.diagnostics):
+        return None
     report = compare_system(
         context.root,
         target.artifacts,
@@ -143,12 +151,7 @@ def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
     )
     if report is None:
         return None
-    manifest = read_manifest(context.root, runtime=False, diagnostics=context.diagnostics)
-    if manifest is None:
-        return None
     state = read_state([each.name for each in plan.wanted])
-    profiles = Profiles(bus, target, context.root)
-    owned = {**owned_interfaces(manifest), **profiles.owned()}
     # A peer that goes is known by its key alone, but for the comment in the file that goes with it.
     names = {
         each.name: names_of_netdev(_read(context.root / netdev_path(each.name)) or "") for each in target.interfaces
@@ -170,13 +173,13 @@ def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
     )
 
 
-def _link_costs(target: Target, owned: Mapping[str, Owned], live: Collection[str]) -> Iterator[Cost]:
+def _link_costs(target: Target, owned: Sequence[Owned], live: Collection[str]) -> Iterator[Cost]:
     networks = target.networks
     return link_costs(
         {
-            name: Maker(network=each.network, manager=each.manager)
-            for name, each in owned.items()
-            if name in live and (networks is None or each.network in networks)
+            each.interface: Maker(network=each.network, manager=each.manager)
+            for each in owned
+            if each.interface in live and (networks is None or each.network in networks)
         },
         {each.name: Maker(network=each.network, manager=each.manager) for each in target.interfaces},
     )

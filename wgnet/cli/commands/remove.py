@@ -27,8 +27,8 @@ def run(context: Context) -> int:
     manifest = read_manifest(context.root, runtime=False, diagnostics=context.diagnostics)
     if manifest is None:
         return EXIT_NOT_STARTED
-    owned = {**owned_interfaces(manifest), **read_record(context.root)}
-    known = {entry.network for entry in manifest.entries.values()} | {each.network for each in owned.values()}
+    owned = (*owned_interfaces(manifest), *read_record(context.root).values())
+    known = {entry.network for entry in manifest.entries.values()} | {each.network for each in owned}
     if network not in known:
         there = f"there are {quote_names(sorted(known))}" if known else "there is none"
         context.diagnostics.report(
@@ -39,7 +39,7 @@ def run(context: Context) -> int:
     if bus is None:
         return EXIT_NOT_STARTED
     with bus:
-        mine = [each.manager for each in owned.values() if each.network == network]
+        mine = [each.manager for each in owned if each.network == network]
         if not check_machine(context, mine, bus):
             return EXIT_NOT_STARTED
         target = Target(artifacts=(), interfaces=(), networks=frozenset({network}))

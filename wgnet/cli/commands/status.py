@@ -119,7 +119,7 @@ def _wanted(context: Context, plan: InterfacePlan, finder: SecretFinder) -> Want
 
 def _written(context: Context) -> dict[str, str] | None:
     """Return the networks of the interfaces that wgnet wrote on this machine; None after an error."""
-    found = {name: owned.network for name, owned in read_record(context.root).items()}
+    found = {owned.interface: owned.network for owned in read_record(context.root).values()}
     for runtime in (False, True):
         manifest = read_manifest(context.root, runtime=runtime, diagnostics=context.diagnostics)
         if manifest is None:

@@ -181,6 +181,20 @@ PAGES = (
         way_out="Check the name against those that the message lists, or that `wgnet status` shows.",
     ),
     Explanation(
+        code=codes.OTHER_NETWORK,
+        meaning=(
+            "Files were named, so that only their networks may be touched, and one of these has an interface, or a "
+            "file, that wgnet made here for another network. A host has one interface of a network: with its name all "
+            "of the other network would be taken away. The same is seen where a network was given another name in its "
+            "file: what wgnet made under the old name is there until it is removed."
+        ),
+        way_out=(
+            "Of a network that was renamed: run the command without naming files, which removes what no file describes "
+            "any more, or take the old one away with `wgnet remove OLD` first. Of two networks: name the files of both "
+            "where the other one has another interface by now, or give this one another `interface`."
+        ),
+    ),
+    Explanation(
         code=codes.NM_NOT_RUNNING,
         meaning=(
             "The host's manager is NetworkManager, and what is changed while the machine runs is changed by it, over "
