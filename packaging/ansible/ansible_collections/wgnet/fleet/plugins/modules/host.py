@@ -287,8 +287,8 @@ class Host:
         if module.check_mode or not result["changed"]:
             module.exit_json(**result)
         self.stage(changing, gone)
-        if status != 0:
-            result["pending"] = self.apply_staged()
+        # Also where nothing is to be done: files that were carried here by hand become wgnet's by it.
+        result["pending"] = self.apply_staged()
         if not result["pending"]:
             self.settle()
         module.exit_json(**result)
@@ -412,7 +412,11 @@ class Host:
                 f"{said.strip()}",
                 stdout=out,
             )
-        File(f"{STATE}/applied", _digest(SNAPSHOT), mode="0600").write()
+        with open(f"{STATE}/pending", encoding="ascii") as stream:
+            before = stream.read()
+        if _digest(SNAPSHOT) != before:
+            # Something has changed, and so there is something that `wgnet rollback` would go back to.
+            File(f"{STATE}/applied", _digest(SNAPSHOT), mode="0600").write()
         if not os.path.exists(ARMED):
             return 0
         # Later than wgnet itself, since it is asked what it has done.
