@@ -107,10 +107,9 @@ class Screen:
         path.write_text(text)
         return path
 
-    @contextmanager
-    def dialog(self, path: Path, *options: str, bus: str = "", user: int = USER_NUMBER) -> Iterator[Window]:
-        """Open a file as a user who is not root; `bus` is the address of the system's bus, none without."""
-        environment = {
+    def environment(self, bus: str = "") -> dict[str, str]:
+        """Return the environment of a program on the screen."""
+        return {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "C.UTF-8",
             "DISPLAY": self.display,
@@ -123,6 +122,37 @@ class Screen:
             "PYTHONDONTWRITEBYTECODE": "1",
             "DBUS_SYSTEM_BUS_ADDRESS": bus or f"unix:path={self.folder}/none",
         }
+
+    def run(self, *command: str) -> str:
+        """Run a program that looks at the screen; return what it says."""
+        done = subprocess.run(
+            command, env=self.environment(), capture_output=True, text=True, check=True, timeout=_DEADLINE_S
+        )
+        return done.stdout
+
+    @contextmanager
+    def program(self, user: int, *arguments: Path) -> Iterator[subprocess.Popen[str]]:
+        """Run `wgnet-import-dialog` itself as a user."""
+        with subprocess.Popen(
+            [SYSTEM_PYTHON, "-P", "-m", "wgnet.desktop.main", *map(str, arguments)],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            user=user,
+            group=user,
+            extra_groups=[],
+            cwd="/",
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @contextmanager
+    def dialog(self, path: Path, *options: str, bus: str = "", user: int = USER_NUMBER) -> Iterator[Window]:
+        """Open a file as a user who is not root; `bus` is the address of the system's bus, none without."""
+        environment = self.environment(bus)
         command = [SYSTEM_PYTHON, "-P", str(self.folder / _INSIDE.name), *options, str(path)]
         window = Window(command, user, environment)
         try:

@@ -254,7 +254,45 @@ def test_a_run_that_is_stopped_changes_nothing(screen: Screen, host: BusHost) ->
     assert host.keyfiles() == {}
 
 
+def test_a_password_that_will_be_asked_for_is_announced(screen: Screen, host: BusHost) -> None:
+    """The profile is everybody's, and there is nobody here who could be asked for an administrator's password."""
+    text = laptop().replace(f"permissions: [{USER}], ", "")
+    with screen.dialog(screen.write("everybody.wgnet.yaml", text), bus=host.address) as window:
+        found = window.wait_for("You will be asked for an administrator's password.")
+        assert any("is everybody's: polkit may ask" in text for text in found["texts"])
+        window.do("click", "Add")
+        window.wait_for("You may not add the network 'office': nothing was changed")
+    assert host.keyfiles() == {}
+
+
 # --- the program -----------------------------------------------------------------------------------------------------
+
+
+def test_the_program_is_known_to_the_desktop_and_ends_with_a_status(screen: Screen) -> None:
+    needs("xprop")
+    file = screen.write("office.wgnet.yaml", laptop())
+    with screen.program(USER_NUMBER, file) as program:
+        [window] = screen.run(*["xdotool", "search", "--sync", "--onlyvisible", "--name"], "Add a network").split()
+        said = screen.run("xprop", "-id", window, "WM_CLASS", "_NET_WM_ICON_NAME")
+        assert said.splitlines()[0] == 'WM_CLASS(STRING) = "org.example.wgnet", "org.example.wgnet"'
+        screen.run("xdotool", "windowfocus", "--sync", window, "key", "Escape")
+        assert program.communicate(timeout=60) == ("", "")
+        assert program.returncode == 6
+
+
+def test_the_program_asks_for_a_file_where_none_is_named(screen: Screen) -> None:
+    with screen.program(USER_NUMBER) as program:
+        [window] = screen.run(*["xdotool", "search", "--sync", "--onlyvisible", "--name"], "Open a network").split()
+        screen.run("xdotool", "windowfocus", "--sync", window, "key", "Escape")
+        program.communicate(timeout=60)
+        assert program.returncode == 6
+
+
+def test_root_is_sent_to_a_terminal(screen: Screen) -> None:
+    with screen.program(0, screen.write("office.wgnet.yaml", laptop())) as program:
+        _, said = program.communicate(timeout=60)
+        assert program.returncode == 6
+        assert "this is root's session" in said
 
 
 def test_the_program_says_what_it_lacks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import gi
 
+gi.require_version("Gdk", "3.0")
 gi.require_version("Gtk", "3.0")
 gi.require_version("Atk", "1.0")
 from gi.repository import Atk, Gdk, Gio, GLib, Gtk, Pango  # noqa: E402 - versions come before

@@ -29,8 +29,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         import gi
 
+        # Where GTK 4 is there too, its newer Gdk would be taken.
+        gi.require_version("Gdk", "3.0")
         gi.require_version("Gtk", "3.0")
-        from gi.repository import GLib, Gtk
+        from gi.repository import Gdk, GLib, Gtk
     except (ImportError, ValueError):
         return _refuse(
             "it needs GTK 3 for Python: Debian's python3-gi and gir1.2-gtk-3.0, Fedora's python3-gobject and gtk3"
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     from wgnet.desktop.dialog import APPLICATION, ImportDialog, choose_file
 
     GLib.set_prgname(APPLICATION)
+    Gdk.set_program_class(APPLICATION)
     GLib.set_application_name("wgnet")
     if not Gtk.init_check(None)[0]:
         return _refuse("there is no screen here; `wgnet apply FILE` does the same in a terminal")
