@@ -324,10 +324,10 @@ def test_what_would_change_and_what_polkit_asks_is_said() -> None:
     [
         (0, None, "The network 'office' is there"),
         (4, codes.NM_ACTIVATION, "The network 'office' did not come up: everything is as it was"),
-        (5, codes.NOT_PUT_BACK, "The network 'office' was added in part"),
+        (5, codes.NOT_PUT_BACK, "The network 'office' may have been added in part"),
         (6, codes.NM_DENIED, "You may not add the network 'office': nothing was changed"),
         (6, codes.CANNOT_START, "The network 'office' was not added: nothing was changed"),
-        (70, None, "The network 'office' was not added: nothing was changed"),
+        (70, None, "The network 'office' may have been added in part"),
     ],
 )
 def test_how_it_ended_is_said(status: int, code: codes.Code | None, title: str) -> None:

@@ -25,6 +25,7 @@ from gi.repository import Atk, Gdk, Gio, GLib, Gtk, Pango  # noqa: E402 - versio
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED  # noqa: E402
 from wgnet.desktop.opened import Opened, open_topology  # noqa: E402
 from wgnet.desktop.summary import (  # noqa: E402
+    EXIT_INTERNAL,
     STOPPED,
     Problem,
     Row,
@@ -45,8 +46,6 @@ _STYLE = b"""
 .wgnet-loud { border-left: 4px solid #c64600; padding-left: 8px; }
 """
 _PAGES = {Gdk.KEY_Page_Up: Gtk.ScrollType.PAGE_BACKWARD, Gdk.KEY_Page_Down: Gtk.ScrollType.PAGE_FORWARD}
-#: Of a worker that ended without a word: where a change has begun it answers, however it is ended.
-_NO_ANSWER = {"status": EXIT_NOT_STARTED, "steps": [], "polkit": ""}
 _SPACE = 12
 #: As wide as a line of text is pleasant to read, and no wider than the smallest screens.
 _WIDTH, _HEIGHT = 560, 620
@@ -248,7 +247,11 @@ class ImportDialog:
                 _, text, _ = process.communicate_utf8_finish(result)
                 answer = json.loads(text)
             except (GLib.Error, ValueError, TypeError):
-                answer = {**_NO_ANSWER, "problems": [asdict(STOPPED)] if process.get_if_signaled() else []}
+                # Asked to end, it answers as soon as it has begun to change anything.
+                stopped = process.get_if_signaled() and process.get_term_sig() == signal.SIGTERM
+                status = EXIT_NOT_STARTED if stopped else EXIT_INTERNAL
+                problems = [asdict(STOPPED)] if stopped else []
+                answer = {"status": status, "problems": problems, "steps": [], "polkit": ""}
             if asked == self._asked:
                 then(answer)
 

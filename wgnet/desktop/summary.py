@@ -20,6 +20,8 @@ from wgnet.plan.types import InterfacePlan, PeerPlan
 from wgnet.syntax.spec import Manager
 
 __all__ = [
+    "EXIT_INTERNAL",
+    "REPORT",
     "STOPPED",
     "Choice",
     "Problem",
@@ -37,7 +39,9 @@ __all__ = [
 ]
 
 #: Exit statuses of wgnet(1).
-_DONE, _PUT_BACK, _BROKEN = 0, 4, 5
+_DONE, _PUT_BACK, _BROKEN, EXIT_INTERNAL = 0, 4, 5, 70
+#: What to do about a bug.
+REPORT = "please report it, with what stands here"
 #: The way out that `wgnet apply` knows for keys that are not at hand.
 _STORE = "give the key store with `--keys DIR`"
 #: How many of anything are listed.
@@ -417,8 +421,8 @@ def describe_outcome(network: str, status: int, problems: Sequence[Problem]) -> 
     if status == _DONE:
         where = f"It stands as '{name}' in the desktop's network menu, to be switched on and off."
         return f"The network '{name}' is there", (_row("Where to find it", where), *rows)
-    if status == _BROKEN:
-        title = f"The network '{name}' was added in part"
+    if status in (_BROKEN, EXIT_INTERNAL):
+        title = f"The network '{name}' may have been added in part"
     elif status == _PUT_BACK:
         title = f"The network '{name}' did not come up: everything is as it was"
     elif any(each.code == codes.NM_DENIED.name for each in problems):

@@ -17,7 +17,9 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, Context
@@ -25,7 +27,7 @@ from wgnet.cli.inputs import parse_fleet
 from wgnet.cli.machine import MachinePlan, not_planned, open_bus
 from wgnet.cli.user import apply_as_user, compare_as_user, plan_as_user
 from wgnet.desktop.opened import context_of
-from wgnet.desktop.summary import problems_of
+from wgnet.desktop.summary import EXIT_INTERNAL, REPORT, Problem, problems_of
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.severity import Severity
 from wgnet.keys.types import PrivateKey
@@ -45,7 +47,10 @@ def main() -> None:
     text = sys.stdin.read()
     if not text:
         return  # whoever asks has gone
-    said = json.dumps(answer(json.loads(text)))
+    try:
+        said = json.dumps(answer(json.loads(text)))
+    except Exception as error:
+        said = json.dumps(_bug(error))
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.write(said)
         sys.stdout.flush()
@@ -67,6 +72,16 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         status = _answer(context, fleet, request["do"], given if isinstance(given, PrivateKey) else None, found)
     problems = [asdict(each) for each in problems_of(context.diagnostics)]
     return {"status": status, "problems": problems, **found}
+
+
+def _bug(error: Exception) -> dict[str, Any]:
+    """Return where a bug struck, without the exception's text, which could hold anything."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = " <- ".join(f"{Path(each.filename).name}:{each.lineno}" for each in reversed(frames[-6:]))
+    problem = Problem(
+        severity="error", code="", message=f"this is a bug in wgnet: {type(error).__name__} at {where}", help=(REPORT,)
+    )
+    return {"status": EXIT_INTERNAL, "problems": [asdict(problem)], "steps": [], "polkit": ""}
 
 
 def _answer(context: Context, fleet: Fleet, do: str, given: PrivateKey | None, found: dict[str, Any]) -> int:
