@@ -82,6 +82,35 @@ def test_networkd_makes_anew_what_was_networkmanagers(world: World, tmp_path: Pa
     assert not Networkd(None, tmp_path).has_let_go("wg0")  # type: ignore[arg-type]
 
 
+def test_an_interface_that_is_renamed_goes_before_it_comes(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have one listen port: while the old one is there, the new one does not come up."""
+    device = DeviceSettings(name="wg7", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
+    mine = InterfaceTarget(network="corp", name="wg7", manager=Manager.NETWORKD, device=device, mtu=1420, active=True)
+
+    def delete(name: str) -> None:
+        world.called.append(f"delete {name}")
+        world.links.discard(name)
+
+    def reload(_: object) -> None:
+        world.called.append("reload")
+        world.links.add("wg7")
+
+    monkeypatch.setattr(converge_module, "delete_link", delete)
+    monkeypatch.setattr(Networkd, "reload", reload)
+    Converger(
+        bus=None,  # type: ignore[arg-type]
+        target=Target(artifacts=(), interfaces=(mine,)),
+        owned=(MINE[Manager.NETWORKD],),
+        artifacts=(),
+        configured={},
+        diagnostics=Diagnostics(),
+        root=tmp_path,
+    ).run()
+    assert world.called == ["delete wg0", "reload"]
+
+
 def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = Snapshot(
         artifacts=(Artifact(path=NETDEV, network="corp", content=b""),),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from wgnet.keys.types import PresharedKey, PrivateKey
 from wgnet.live.changes import DeviceChange, PeerChange
+from wgnet.live.device import LiveDevice
 from wgnet.system.programs import ProgramError, find_program, memory_file, run_program
-from wgnet.system.wireguard import read_devices, set_device, set_peers
+from wgnet.system.wireguard import free_ports, read_devices, set_device, set_peers
 
 #: Writes down what it is called with, and what the files among its arguments hold.
 FAKE = r"""#!/usr/bin/python3
@@ -75,6 +77,14 @@ def test_one_call_sets_all_that_changes(wg: Path) -> None:
     assert [text.strip() for text in read.values()] == [private.reveal(), psk.reveal()]
     assert "HOME" not in environment
     assert again == ["set", "wg0", "peer", "A=", "persistent-keepalive", "0"]
+
+
+def test_two_that_exchange_their_ports_give_them_up_first(wg: Path) -> None:
+    """The kernel gives no port to two; a device that is nobody's here keeps its own."""
+    ports = {"wg0": 1, "wg1": 2, "wg2": 3, "wg3": 4, "alien": 5}
+    live = {name: replace(LiveDevice.empty(name), listen_port=port) for name, port in ports.items()}
+    free_ports({"wg0": 2, "wg1": 1, "wg2": 3, "wg3": 6, "wg4": 4, "wg5": 5, "wg6": 0}, live)
+    assert [words for words, *_ in calls(wg)] == [["set", name, "listen-port", "0"] for name in ("wg0", "wg1", "wg3")]
 
 
 def test_no_secret_is_an_argument_and_none_is_left_open(wg: Path) -> None:

@@ -30,7 +30,7 @@ from wgnet.system.programs import ProgramError, run_program
 from wgnet.system.resolve import resolve_endpoints
 from wgnet.system.snapshot import Owned
 from wgnet.system.target import InterfaceTarget, Target, parameters_of, units_of
-from wgnet.system.wireguard import read_devices, set_device
+from wgnet.system.wireguard import free_ports, read_devices, set_device
 
 __all__ = ["Converger", "NotWrittenError"]
 
@@ -83,11 +83,13 @@ class Converger:
             if each.name not in live:
                 # Left from a device that somebody deleted: networkd would not make it again.
                 self._reload |= self._networkd.take_back(each.name)
+        # What goes is gone before another comes: of an interface with another name the listen port is the same.
+        for name in gone:
+            delete_link(name)
+        free_ports({each.name: each.device.listen_port for each in self.target.interfaces}, live)
         self._set_devices(live)
         if self._reload or _touches_networkd(report):
             self._networkd.reload()
-        for name in gone:
-            delete_link(name)
         self._await_links()
         self.finish()
         return report

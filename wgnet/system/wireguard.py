@@ -16,7 +16,7 @@ from wgnet.live.changes import DeviceChange, PeerChange
 from wgnet.live.device import LiveDevice, NotADumpError, parse_dump
 from wgnet.system.programs import ProgramError, memory_file, run_program
 
-__all__ = ["DEVNULL", "read_devices", "set_device", "set_peers"]
+__all__ = ["DEVNULL", "free_ports", "read_devices", "set_device", "set_peers"]
 
 #: Reading a key from it takes the key away.
 DEVNULL = "/dev/null"
@@ -51,6 +51,17 @@ def set_device(change: DeviceChange, addresses: Mapping[str, str] | None = None)
     _run(change.name, change.peers, addresses or {}, first, secrets)
     if change.kicked:
         _run(change.name, change.kicked, {}, [], [])
+
+
+def free_ports(wanted: Mapping[str, int], live: Mapping[str, LiveDevice]) -> None:
+    """Take listen ports off devices that are to have others, where one of `wanted` (by name) is to have them now.
+
+    The kernel gives no port to two of them, so two that exchange theirs would never get there. Raises `ProgramError`.
+    """
+    for name, device in live.items():
+        others = {port for other, port in wanted.items() if other != name}
+        if device.listen_port in others - {0} and wanted.get(name, device.listen_port) != device.listen_port:
+            run_program("wg", ["set", name, "listen-port", "0"], missing=_PACKAGE)
 
 
 def set_peers(name: str, peers: Sequence[PeerChange], addresses: Mapping[str, str] | None = None) -> None:
