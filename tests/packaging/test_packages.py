@@ -327,8 +327,8 @@ def test_purge_takes_profiles_by_their_record(tmp_path: Path) -> None:
     profiles.mkdir(parents=True)
     (profiles / "office.nmconnection").write_text(f"[connection]\nid=office\nuuid={uuid}\n")
     (profiles / "home wifi.nmconnection").write_text("[connection]\nuuid=1b5e7a0c-91d4-5e0e-a1a8-5fd5a8f37ba5\n")
-    owned = Owned(network="office", manager=Manager.NETWORKMANAGER, uuid=uuid)
-    write_record_file(root / "var/lib/wgnet/profiles.json", {"wg0": owned})
+    owned = Owned(interface="wg0", network="office", manager=Manager.NETWORKMANAGER, uuid=uuid)
+    write_record_file(root / "var/lib/wgnet/profiles.json", [owned])
     assert purge(root).returncode == 0
     assert [path.name for path in profiles.iterdir()] == ["home wifi.nmconnection"]
 
