@@ -25,6 +25,7 @@ GUEST = Path(__file__).resolve().parent / "guest"
 _MIRROR = "http://deb.debian.org/debian"
 #: libpam-systemd is named so that polkitd is configured; python3-* are what Debian's package of wgnet would depend on.
 _PACKAGES = (
+    "ansible-core",
     "dbus",
     "iproute2",
     "iputils-ping",
@@ -33,6 +34,7 @@ _PACKAGES = (
     "linux-image-cloud-amd64",
     "network-manager",
     "nftables",
+    "openssh-server",
     "procps",
     "python3-cffi-backend",  # what provides virtual packages, which debootstrap does not resolve
     "python3-cryptography",
@@ -103,6 +105,9 @@ _DISABLED = (
     "NetworkManager-wait-online.service",
     "NetworkManager.service",
     "nftables.service",
+    "ssh.service",
+    "ssh.socket",
+    "sshd-keygen.service",
     "systemd-networkd-wait-online.service",
     "systemd-networkd.service",
     "systemd-pstore.service",
