@@ -292,14 +292,25 @@ def described(path):
 
 
 def devices(learnt):
-    """Return all WireGuard devices, without what their peers do, and without the endpoints that they learn."""
+    """Return all WireGuard devices, without what their peers do, and without the endpoints that they learn.
+
+    Secrets are told apart, and not told.
+    """
     lines = []
     for line in output("wg", "show", "all", "dump").splitlines():
         words = line.split("\t")
         if len(words) > 5:
-            words = [*words[:3], "" if words[1] in learnt else words[3], sorted(words[4].split(",")), words[8]]
+            endpoint = "" if words[1] in learnt else words[3]
+            words = [*words[:2], blurred(words[2]), endpoint, sorted(words[4].split(",")), words[8]]
+        else:
+            words[1] = blurred(words[1])
         lines.append(str(words))
     return sorted(lines)
+
+
+def blurred(secret):
+    """Return a secret's shadow, by which it can be told from others."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:8] if secret != "(none)" else ""
 
 
 def kernel():
@@ -339,7 +350,7 @@ def differences(one, other):
         left, right = one.get(name), other.get(name)
         if left == right:
             continue
-        if isinstance(left, list) and isinstance(right, list) and name != "devices":
+        if isinstance(left, list) and isinstance(right, list):
             left, right = [e for e in left if e not in right], [e for e in right if e not in left]
             found.append(f"{name}: {left} / {right}")
         else:
