@@ -16,6 +16,8 @@ from helpers import REPOSITORY
 from wgnet.cli.main import main
 
 PROGRAM = [sys.executable, "-m", "wgnet"]
+#: Before a program that is to be interrupted: tests that run in the background have been told to ignore that.
+INTERRUPTIBLE = ["env", "--default-signal=INT"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

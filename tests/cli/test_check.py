@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli.command import BROKEN, KEYLESS, OFFICE, PROGRAM, WARNED, environment, wgnet
+from cli.command import BROKEN, INTERRUPTIBLE, KEYLESS, OFFICE, PROGRAM, WARNED, environment, wgnet
 
 from wgnet.cli.context import Context
 from wgnet.cli.main import _report_bug
@@ -242,7 +242,7 @@ def test_interrupted(office: Path) -> None:
     writer = os.open(office / "slow.yaml", os.O_RDWR)
     try:
         child = subprocess.Popen(
-            [*PROGRAM, "check", "slow.yaml"],
+            [*INTERRUPTIBLE, *PROGRAM, "check", "slow.yaml"],
             cwd=office,
             env=environment(),
             stdout=subprocess.PIPE,

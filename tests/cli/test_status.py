@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli.command import PROGRAM, Result, environment, wgnet
+from cli.command import INTERRUPTIBLE, PROGRAM, Result, environment, wgnet
 from example_keys import EXAMPLES, make_store, private_key
 from example_trees import read_fleet
 from live_sample import live_of, write_tools
@@ -283,7 +283,7 @@ def test_refusals(arguments: list[str], code: int, words: str, machine: Path) ->
 def watch(machine: Path, output: int, *arguments: str) -> subprocess.Popen[bytes]:
     write_tools(machine / "tools", live())
     return subprocess.Popen(
-        [*PROGRAM, "status", "--root", str(machine / "root"), "--watch=0.2", *arguments],
+        [*INTERRUPTIBLE, *PROGRAM, "status", "--root", str(machine / "root"), "--watch=0.2", *arguments],
         stdout=output,
         stderr=subprocess.PIPE,
         cwd=machine,
