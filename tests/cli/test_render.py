@@ -209,6 +209,26 @@ def test_render_system_writes_in_place(root: Path, tmp_path: Path) -> None:
     assert (done.status, done.out) == (1, "")
 
 
+def test_keys_that_came_with_a_key_store_stay_without_it(tmp_path: Path) -> None:
+    """A package's hook runs without one; the host's keys would have gone as what an earlier run left."""
+    root = tmp_path / "root"
+    (root / "etc/wgnet").mkdir(parents=True)
+    (root / "etc/wgnet/host").write_text("nyc\n")
+    path = root / "etc/wgnet/office.yaml"
+    path.write_text(KEYLESS)
+    assert wgnet("keys", "generate", "--keys", "keys", path, cwd=tmp_path).status == 0
+    assert wgnet("render", "--system", "--root", root, "--keys", "keys", cwd=tmp_path).status == 0
+    before = tree(root / "etc")
+    assert {"wgnet/office.key", "wgnet/office.psk"} <= before.keys()
+    for arguments in ((), (path,), ()):
+        done = wgnet("render", "--system", "--root", root, *arguments, cwd=tmp_path)
+        assert (done.status, tree(root / "etc")) == (0, before), done.err
+    # A network that goes leaves them to whoever may need them.
+    path.unlink()
+    assert wgnet("render", "--system", "--root", root, cwd=tmp_path).status == 0
+    assert {"wgnet/office.key", "wgnet/office.psk"} <= tree(root / "etc").keys()
+
+
 def test_render_system_below_run(root: Path, tmp_path: Path) -> None:
     done = wgnet("render", "--system", "--runtime", "--host", "fra", "--root", root, cwd=tmp_path)
     assert done.status == 0, done.err

@@ -7,7 +7,7 @@ before stays, while the others are written. A package that brings a broken one m
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from wgnet.cli.context import EXIT_NOT_STARTED, Context
 from wgnet.cli.hosts import report_unknown_host, this_host
@@ -19,6 +19,7 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
 from wgnet.diagnostics.words import quote_names
 from wgnet.managers.artifact import Artifact
+from wgnet.managers.dispatch import host_key_paths
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
 from wgnet.syntax.spec import Manager
@@ -56,7 +57,8 @@ def _render_named(context: Context) -> int:
     if _is_taken(context, plans, networks):
         return not_written(context)
     theirs = _left_to_networkmanager(context, plans)
-    report = _write(context, artifacts, networks, theirs, context.diagnostics)
+    artifacts = _without(artifacts, theirs)
+    report = _write(context, artifacts, networks, _not_ours(plans, theirs), context.diagnostics)
     return _said(context, report, name, theirs)
 
 
@@ -83,12 +85,14 @@ def _render_all(context: Context) -> int:
         context.diagnostics.items.extend(own.items)
         if own.has_errors or (options.strict and own.count(Severity.WARNING)):
             aside.add(plan.network)
-    theirs = _left_to_networkmanager(context, rendering.plans(name))
+    plans = rendering.plans(name)
+    theirs = _left_to_networkmanager(context, plans)
     # Where a file does not even say what its network is called, any that nobody describes may be that one.
     settled = set(artifacts) if None in aside else set(artifacts) | present
     settled -= aside
-    chosen = {network: each for network, each in artifacts.items() if network in settled}
-    report = _write_each(context, chosen, settled if aside else None, settled | present, theirs)
+    chosen = {network: _without(each, theirs) for network, each in artifacts.items() if network in settled}
+    touched = settled if aside else None
+    report = _write_each(context, chosen, touched, settled | present, _not_ours(plans, theirs))
     status = _said(context, report, name, theirs)
     kept = sorted(present - settled)
     if kept and report is not None:
@@ -106,19 +110,31 @@ def _write_each(
     artifacts: dict[str, list[Artifact]],
     networks: Collection[str] | None,
     known: Collection[str],
-    theirs: Collection[str],
+    disowned: Collection[str],
 ) -> WriteReport | None:
     """Write all networks at once; if something stands in the way of one of them, each that it lets by itself."""
     own = Diagnostics(sources=context.diagnostics.sources)
-    report = _write(context, once([one for each in artifacts.values() for one in each]), networks, theirs, own)
+    report = _write(context, once([one for each in artifacts.values() for one in each]), networks, disowned, own)
     errors = [each for each in own if each.severity is Severity.ERROR]
     alone = sorted(known if networks is None else networks)
     if report is not None or len(alone) < 2 or any(error.code not in _OF_ONE for error in errors):
         context.diagnostics.items.extend(own.items)
         return report
-    reports = [_write(context, artifacts.get(network, ()), {network}, theirs, context.diagnostics) for network in alone]
+    reports = [
+        _write(context, artifacts.get(network, ()), {network}, disowned, context.diagnostics) for network in alone
+    ]
     written = [each for each in reports if each is not None]
     return None if not written else _sum(written)
+
+
+def _without(artifacts: Iterable[Artifact], theirs: Collection[str]) -> list[Artifact]:
+    """Leave out profiles that are NetworkManager's: two files with one UUID would be two states of one profile."""
+    return [artifact for artifact in artifacts if artifact.path.removeprefix("/") not in theirs]
+
+
+def _not_ours(plans: Iterable[InterfacePlan], theirs: Collection[str]) -> tuple[str, ...]:
+    """Return the files that stay whoever wrote them: NetworkManager's profiles, and the host's own keys."""
+    return (*theirs, *(path for plan in plans for path in host_key_paths(plan)))
 
 
 def _sum(reports: list[WriteReport]) -> WriteReport:
@@ -132,21 +148,22 @@ def _sum(reports: list[WriteReport]) -> WriteReport:
 
 def _write(
     context: Context,
-    artifacts: Iterable[Artifact],
+    artifacts: Sequence[Artifact],
     networks: Collection[str] | None,
-    theirs: Collection[str],
+    disowned: Collection[str],
     diagnostics: Diagnostics,
 ) -> WriteReport | None:
+    """Write artifacts; of `disowned` files those that are not among them belong to somebody else from now on."""
     options = context.options
+    written = {artifact.path.removeprefix("/") for artifact in artifacts}
     return write_system(
         context.root,
-        # Two files with one UUID would be two states of one profile.
-        [artifact for artifact in artifacts if artifact.path.removeprefix("/") not in theirs],
+        artifacts,
         networks=networks,
         runtime=options.runtime,
         force=options.force,
         diagnostics=diagnostics,
-        disowned=tuple(theirs),
+        disowned=tuple(path for path in disowned if path not in written),
         # Of the system's topologies all are known, and which of two that contradict each other stays is settled.
         takes_over=not context.files,
     )

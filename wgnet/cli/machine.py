@@ -18,7 +18,7 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.wanted import WantedInterface, wanted_interface
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.base import InterfaceSecrets
-from wgnet.managers.dispatch import Managers
+from wgnet.managers.dispatch import Managers, host_key_paths
 from wgnet.managers.templates import Templates
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
@@ -110,6 +110,7 @@ def plan_machine(context: Context, fleet: Fleet, bus: Bus) -> MachinePlan | None
         if plan.manager is not Manager.WG_QUICK:
             interfaces.append(interface_target(plan, secrets))
             wanted.append(wanted_interface(plan, secrets))
+        disowned += [path for path in host_key_paths(plan) if f"/{path}" not in artifacts]
     if context.failed:
         return None
     target = Target(

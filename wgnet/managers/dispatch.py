@@ -103,6 +103,17 @@ def key_files(plan: InterfacePlan, secrets: InterfaceSecrets) -> list[Artifact]:
     return artifacts
 
 
+def host_key_paths(plan: InterfacePlan) -> tuple[str, ...]:
+    """Return where the host keeps its secrets of a network, without the leading slash: never to be taken for left over.
+
+    A run with a key store delivers them, and the next one without finds them there and does not.
+    """
+    from wgnet.keys.host import preshared_keys_path
+
+    private = (plan.private_key.name,) if plan.private_key.kind == "file" else ()
+    return tuple(path.removeprefix("/") for path in (*private, preshared_keys_path(plan.network)))
+
+
 def check_plans(fleet: Fleet, diagnostics: Diagnostics) -> None:
     """Report, for every host of every network, what its manager cannot express."""
     managers = Managers(Templates())
