@@ -31,7 +31,7 @@ from wgnet.managers.networkmanager import profile_uuid
 from wgnet.syntax.spec import Manager
 from wgnet.system.networkd import live_drop_in
 
-pytestmark = pytest.mark.every_day("bookworm-")
+pytestmark = pytest.mark.every_day("bookworm-networkd")
 
 HUB, PEER = "fra", "nyc"
 KEYS = "/root/keys"
