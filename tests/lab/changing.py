@@ -22,6 +22,7 @@ from example_trees import read_fleet, store_of
 
 from lab.machine import File, Machine
 from lab.network import Network
+from lab.pinging import until_answered
 from lab.product import WGNET, install_product
 from lab.running import Running
 from lab.scenarios import Scenario, prepare_texts
@@ -249,7 +250,7 @@ class Changing:
         # The hub's peers speak first, and one of them has moved since.
         self.network.run("sgp", f"wg set wg0 listen-port {ROAMED_PORT}")
         for name in PEERS:
-            self.network.run(name, f"for try in $(seq 30); do ping -n -c 1 -W 1 {HUB_ADDRESS} && exit; done; exit 1")
+            self.network.run(name, until_answered(HUB_ADDRESS, 40))
 
     def write(self, data: Mapping[str, Any]) -> None:
         """Put a topology and the keys that it needs onto the hub."""

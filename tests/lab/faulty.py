@@ -17,6 +17,7 @@ from example_keys import private_key
 from example_trees import read_fleet, store_of
 
 from lab.machine import File, Machine, Result
+from lab.pinging import until_answered
 from lab.product import FOLDER, install_product
 from lab.running import Running
 from lab.scenarios import Scenario, prepare_texts
@@ -182,8 +183,7 @@ class Faulty:
         install_product(self.running, [HUB])
         self._put(before, after, folder)
         self._plant()
-        script = f"for try in $(seq 30); do ping -n -c 1 -W 1 {HUB_ADDRESS} && exit; done; exit 1"
-        self.network.run(ADMIN, script, timeout=90)
+        self.network.run(ADMIN, until_answered(HUB_ADDRESS, 40), timeout=90)
 
     def _put(self, before: dict[str, Any], after: dict[str, Any], folder: Path) -> None:
         files = {}

@@ -226,6 +226,11 @@ class Machine:
             " -E TERM=vt220 -E HOME=/root bash -l"
         )
 
+    @property
+    def ended(self) -> bool:
+        """Whether the machine was closed."""
+        return self._port.fileno() < 0
+
     def close(self) -> None:
         """End the machine at once. What is on its disk is gone."""
         self._process.kill()

@@ -125,7 +125,9 @@ class Network:
         self.machine.run(_kill([host]))
 
     def close(self) -> None:
-        """Take every host and every wire away."""
+        """Take every host and every wire away. A machine that ended, as after a test that failed, took them with it."""
+        if self.machine.ended:
+            return
         if self._known:
             roots = " ".join(f"{HOSTS}/{host}/root" for host in self._known)
             self.machine.run(

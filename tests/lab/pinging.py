@@ -1,4 +1,4 @@
-"""Packets that hosts send all the while, counted: how many were not answered.
+"""Waits for an answer, and counts the answers that do not come to packets that hosts send all the while.
 
 Input: a network, and for each host the address that it sends to, every 10 ms. Output: what was lost between the
 beginning and the end of a `with`. It judges nothing.
@@ -19,6 +19,14 @@ from lab.network import Network
 INTERVAL = 0.01
 _LIMIT = 1800
 _NUMBERS = itertools.count(1)
+
+
+def until_answered(target: str, seconds: int) -> str:
+    """Return the script that pings until there is an answer; it fails when there is none within some seconds."""
+    # One ping with a deadline would end at the first router that knows no way yet. Without a pause a peer without an
+    # endpoint, whose packets the kernel refuses at once, would have all tries in a moment.
+    once = f"ping -q -n -c 1 -W 1 {target} >/dev/null 2>&1"
+    return f"until_=$((SECONDS + {seconds})); until {once}; do [ $SECONDS -lt $until_ ] || exit 1; sleep 0.3; done"
 
 
 class Pinging:

@@ -19,6 +19,7 @@ import pytest
 
 from lab.checks import bring_up, packets, switch, unreachable
 from lab.machine import File
+from lab.pinging import until_answered
 from lab.running import Running
 from lab.settle import settle
 from lab.wiring import move_script, return_script, underlay_files
@@ -108,7 +109,7 @@ def test_a_hub_loses_its_power_and_the_spokes_find_it_again(running: Running) ->
     assert not _answered(running, spoke, _address(running, hub), seconds=3)
     _boot(running, hub)
     others = [host for host in running.hosts if host != hub]
-    pings = [(host, _ping(_address(running, hub), _NEW_SESSION + _SLACK)) for host in others]
+    pings = [(host, until_answered(_address(running, hub), _NEW_SESSION + _SLACK)) for host in others]
     results = running.network.run_many(pings, timeout=_NEW_SESSION + 60, check=False)
     assert [host for host, result in zip(others, results, strict=True) if result.status] == []
     assert unreachable(running) == []
@@ -298,15 +299,8 @@ def _owner(running: Running, address: str) -> str | None:
     return None
 
 
-def _ping(target: str, seconds: int) -> str:
-    """Return the command that pings until there is an answer, for some seconds."""
-    # One ping with a deadline would end at the first router that knows no way yet.
-    once = f"ping -q -n -c 1 -W 1 {target} >/dev/null 2>&1"
-    return f"until {once}; do [ $SECONDS -lt {seconds} ] || exit 1; sleep 0.3; done"
-
-
 def _answered(running: Running, node: str, target: str, *, seconds: int) -> bool:
-    return running.network.run(node, _ping(target, seconds), timeout=seconds + 60, check=False).status == 0
+    return running.network.run(node, until_answered(target, seconds), timeout=seconds + 60, check=False).status == 0
 
 
 def _boot(running: Running, host: str) -> None:

@@ -17,6 +17,7 @@ from helpers import REPOSITORY
 
 from lab.machine import File, Machine
 from lab.network import HOSTS
+from lab.pinging import until_answered
 from lab.product import FOLDER, install_product
 from lab.running import Running
 from lab.scenarios import Scenario, prepare_texts
@@ -85,8 +86,7 @@ class Image:
 
     def pings(self) -> None:
         """Wait for an answer of the hub."""
-        script = f"for try in $(seq 30); do ping -n -q -c 1 -W 1 {HUB_ADDRESS} >/dev/null && exit; done; exit 1"
-        self.network.run(EDGE, script, timeout=120)
+        self.network.run(EDGE, until_answered(HUB_ADDRESS, 40), timeout=120)
 
 
 @pytest.fixture

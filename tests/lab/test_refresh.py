@@ -19,7 +19,7 @@ from example_keys import private_key
 from helpers import REPOSITORY
 
 from lab.machine import File, Machine
-from lab.pinging import Pinging
+from lab.pinging import Pinging, until_answered
 from lab.product import FOLDER, WGNET, install_product
 from lab.running import Running
 from lab.scenarios import Scenario, prepare_texts
@@ -144,7 +144,7 @@ class Mesh:
         """Wait until a host is answered by another."""
         self.network.run(
             host,
-            f"for try in $(seq {seconds}); do ping -n -q -c 1 -W 1 {ADDRESSES[other]} >/dev/null && exit; done; exit 1",
+            until_answered(ADDRESSES[other], seconds),
             timeout=seconds * 2 + 60,
         )
 

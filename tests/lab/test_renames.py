@@ -7,7 +7,6 @@ tables), packets pass, and a second apply finds nothing to do; a boot from the f
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ import yaml
 from example_keys import make_store, private_key
 
 from lab.expected import differences, example_preshared
-from lab.image import LabError
 from lab.machine import File, Machine
+from lab.pinging import until_answered
 from lab.product import WGNET, install_product
 from lab.running import Running
 from lab.scenarios import Scenario, prepare_texts
@@ -176,8 +175,7 @@ class Renaming:
         assert not (found := self.wrong()), "\n".join(found)
         # From the hub: its peer may keep a session for a while with an interface that is gone.
         pings = "".join(
-            f"for try in $(seq 40); do ping -n -q -c 1 -W 1 {address} && break; done\n"
-            f"ping -n -q -c 1 -W 1 -I {each.interface} {address}\n"
+            f"{until_answered(str(address), 40)}\nping -n -q -c 1 -W 1 -I {each.interface} {address}\n"
             for each in self.prepared.plans[HUB].interfaces
             for address in [each.addresses[0].address.ip + 1]
         )
@@ -206,9 +204,7 @@ def renaming(machine: Machine, suite: str, hub_manager: str, tmp_path: Path) -> 
     assert "nothing to do" in found.apply()
     found.assert_right()
     yield found
-    # A test that failed has taken its machine with it.
-    with contextlib.suppress(LabError, OSError):
-        found.running.close()
+    found.running.close()
 
 
 def _interfaces(**names: str) -> Callable[[dict[str, Any]], None]:
