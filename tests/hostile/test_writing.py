@@ -473,6 +473,32 @@ def test_a_full_disk_loses_nothing() -> None:
     assert on_small_disk("400k", action) == 0
 
 
+def test_a_folder_that_is_mounted_read_only_is_refused_and_left_without_a_trace() -> None:
+    """And what needs no change there goes on: the way back of a change that failed writes nothing."""
+    wanted = [netdev("new"), netdev("more", "/etc/systemd/network/60-new.netdev")]
+
+    def action(place: Path) -> int:
+        libc = ctypes.CDLL(None, use_errno=True)
+        root = place / "root"
+        root.mkdir()
+        assert install(root, OLD_SYSTEM) == 0
+        before = snapshot(root)
+        closed = f"{root}/etc/systemd/network".encode()
+        bind, remount, read_only = 4096, 32, 1
+        assert libc.mount(closed, closed, None, bind, None) == 0
+        assert libc.mount(None, closed, None, bind | remount | read_only, None) == 0
+        try:
+            assert install(root, wanted) == 1
+            assert snapshot(root) == before
+            assert install(root, OLD_SYSTEM, force=True) == 0
+        finally:
+            libc.umount2(closed, 2)
+        assert snapshot(root) == before
+        return install(root, wanted)
+
+    assert on_small_disk("4m", action) == 0
+
+
 def unprivileged(action: Callable[[Path], int], prepare: Callable[[Path], None] = lambda _: None) -> int:
     """Run an action in a child as a user without rights, in a folder that it owns; return its status."""
     place = Path(tempfile.mkdtemp())

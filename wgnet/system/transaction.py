@@ -333,7 +333,12 @@ class Transaction:
     def _unlink(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             folder, name = self.root.place(path)
-            os.unlink(name, dir_fd=folder)
+            try:
+                os.unlink(name, dir_fd=folder)
+            except OSError as error:
+                # A read-only file system says so also of a name that was never made there.
+                if error.errno != errno.EROFS or identity(folder, name) is not None:
+                    raise
 
     def _remove_folder(self, path: str) -> None:
         self.root.forget(path)
@@ -341,6 +346,8 @@ class Transaction:
             folder, name = self.root.place(path)
             os.rmdir(name, dir_fd=folder)
         except OSError as error:
+            if error.errno == errno.EROFS and identity(folder, name) is None:
+                return
             if error.errno not in {errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOTDIR}:
                 raise
 
