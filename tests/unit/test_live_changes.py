@@ -94,13 +94,38 @@ def test_a_peer_that_is_not_wanted_goes_last() -> None:
 
 
 def test_an_endpoint_that_roamed_is_left_where_it_is() -> None:
-    live = device(live_peer("a", endpoint="192.0.2.9:40000"))
+    live = device(live_peer("a", endpoint="192.0.2.9:40000", handshake=1000))
     same = settings(peer("a", endpoint="192.0.2.1:51820"))
     assert not device_change(live, same, {KEYS["a"]: "192.0.2.1:51820"})
     # Nor where nobody knows what was configured.
     assert not device_change(live, same)
     assert device_change(live, same, {KEYS["a"]: "192.0.2.7:51820"}).peers[0].endpoint == "192.0.2.1:51820"
     assert device_change(device(live_peer("a")), same).peers[0].endpoint == "192.0.2.1:51820"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "others", "heard", "is_set"),
+    [
+        ("192.0.2.1:51820", (), {}, True),
+        ("[2001:db8::1]:51820", ("192.0.2.1:51820",), {}, True),
+        # It spoke, if only to begin a handshake: that is where it is.
+        ("192.0.2.1:51820", (), {"latest_handshake": 1000}, False),
+        ("192.0.2.1:51820", (), {"received": 148}, False),
+        # `wgnet refresh` tries one after the other.
+        ("192.0.2.1:51820", ("192.0.2.9:40000",), {}, False),
+        # Who knows what a name stood for.
+        ("vpn.example:51820", (), {}, False),
+        ("192.0.2.1:51820", ("vpn.example:51820",), {}, False),
+    ],
+)
+def test_an_endpoint_of_nobody_is_set_right(
+    endpoint: str, others: tuple[str, ...], heard: dict[str, int], is_set: bool
+) -> None:
+    """As NetworkManager leaves one that is restarted while a profile changes: of a configuration that is gone."""
+    live = device(replace(live_peer("a", endpoint="192.0.2.9:40000"), **heard))
+    wanted = settings(replace(peer("a", endpoint=endpoint), other_endpoints=others))
+    change = device_change(live, wanted, {KEYS["a"]: endpoint})
+    assert [each.endpoint for each in change.peers] == ([endpoint] if is_set else [])
 
 
 def test_a_preshared_key_is_set_changed_and_cleared() -> None:

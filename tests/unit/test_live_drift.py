@@ -290,6 +290,16 @@ def test_one_difference_is_named_once(change: Change, lines: list[str]) -> None:
     assert all(each.aspect in ASPECTS for each in found)
 
 
+def test_an_endpoint_of_nobody_is_named_and_one_that_a_peer_came_from_is_not() -> None:
+    plan = own(text=TOPOLOGY.replace("exit.example\n", "192.0.2.7\n"))
+    elsewhere = peer(EXIT, endpoint="198.51.100.9:4000")(live_of(plan))
+    assert [str(each) for each in drift_of(plan, elsewhere)] == [
+        "net: endpoint of peer exit: expected 192.0.2.7:51820, found 198.51.100.9:4000"
+    ]
+    assert drift_of(plan, peer(EXIT, latest_handshake=1)(elsewhere)) == []
+    assert drift_of(plan, peer(EXIT, received=148)(elsewhere)) == []
+
+
 def test_without_wg_everything_else_is_compared() -> None:
     """A user sees addresses, routes and rules, and what kind of interface it is."""
     plan = host("exit-node", Manager.NETWORKMANAGER, "desktop")

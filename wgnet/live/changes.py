@@ -71,7 +71,7 @@ def device_change(
 
     `configured` are the endpoints, by public key, that the device was configured with: where one stays as it is, the
     live one is left alone, for the peer may have roamed since. None: they are not known, and only a peer without any
-    endpoint is given its own.
+    endpoint is given its own. An endpoint that is astray is set right in any case.
     """
     wanted = follow_rotation(wanted, live)
     peers = [
@@ -145,7 +145,7 @@ def _peer_change(
 def _is_new_endpoint(live: LivePeer, wanted: PeerSettings, configured: Mapping[str, str | None] | None) -> bool:
     if wanted.endpoint is None or wanted.endpoint == live.endpoint:
         return False
-    if live.endpoint is None:
+    if live.endpoint is None or wanted.is_astray(live):
         return True
     if configured is None or wanted.public_key not in configured:
         return False

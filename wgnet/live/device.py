@@ -15,7 +15,16 @@ from wgnet.managers.base import InterfaceSecrets, public_keys
 from wgnet.plan.types import InterfacePlan
 from wgnet.syntax.spec import Prefix, SecretSource
 
-__all__ = ["DeviceSettings", "LiveDevice", "LivePeer", "NotADumpError", "PeerSettings", "parse_dump", "wanted_device"]
+__all__ = [
+    "DeviceSettings",
+    "LiveDevice",
+    "LivePeer",
+    "NotADumpError",
+    "PeerSettings",
+    "is_address",
+    "parse_dump",
+    "wanted_device",
+]
 
 _INTERFACE_FIELDS = 5
 _PEER_FIELDS = 9
@@ -64,10 +73,10 @@ class LiveDevice:
 class PeerSettings:
     """A peer as it is to be.
 
-    `name` is the host's, for texts. `endpoint` is what is configured, with a name or an address, or None. Where
-    `preshared_key_known` is false the manager has the key from elsewhere (a credential), and what is live is right.
-    `other_key` is the same host's other public key while its keys are rotated: its AllowedIPs stand at whichever of
-    the two shook hands last.
+    `name` is the host's, for texts. `endpoint` is what is configured, with a name or an address, or None;
+    `other_endpoints` are those that `wgnet refresh` may have set instead. Where `preshared_key_known` is false the
+    manager has the key from elsewhere (a credential), and what is live is right. `other_key` is the same host's other
+    public key while its keys are rotated: its AllowedIPs stand at whichever of the two shook hands last.
     """
 
     name: str
@@ -78,6 +87,18 @@ class PeerSettings:
     persistent_keepalive: int
     preshared_key_known: bool = True
     other_key: str | None = None
+    other_endpoints: tuple[str, ...] = ()
+
+    def is_astray(self, live: LivePeer) -> bool:
+        """Return whether a peer has an endpoint that is neither configured nor where anything ever came from.
+
+        NetworkManager leaves one, for example, that is restarted while its profile changes. A peer that was heard has
+        roamed there; and what a name has stood for nobody knows.
+        """
+        if self.endpoint is None or live.endpoint is None or live.latest_handshake or live.received:
+            return False
+        configured = (self.endpoint, *self.other_endpoints)
+        return live.endpoint not in configured and all(map(is_address, configured))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +115,15 @@ class DeviceSettings:
     listen_port: int
     firewall_mark: int
     peers: Mapping[str, PeerSettings] = field(default_factory=dict)
+
+
+def is_address(endpoint: str) -> bool:
+    """Return whether an endpoint is an address with a port, and not a name."""
+    try:
+        ipaddress.ip_address(endpoint.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def parse_dump(text: str) -> dict[str, LiveDevice]:
@@ -164,6 +194,7 @@ def wanted_device(plan: InterfacePlan, secrets: InterfaceSecrets) -> DeviceSetti
                 preshared_key=preshared,
                 preshared_key_known=peer.preshared_key is None or preshared is not None,
                 endpoint=str(peer.endpoints[0]) if peer.endpoints else None,
+                other_endpoints=tuple(map(str, peer.endpoints[1:])),
                 allowed_ips=frozenset(peer.allowed_ips) if in_use else frozenset(),
                 persistent_keepalive=peer.persistent_keepalive,
                 other_key=peer.next_public_key if in_use else peer.public_key,

@@ -313,7 +313,7 @@ def _is_right(wanted: PeerSettings, live: LivePeer) -> bool:
         wanted.allowed_ips == live.allowed_ips
         and wanted.persistent_keepalive == live.persistent_keepalive
         and (not wanted.preshared_key_known or wanted.preshared_key == live.preshared_key)
-        and (wanted.endpoint is None or live.endpoint is not None)
+        and (wanted.endpoint is None or (live.endpoint is not None and not wanted.is_astray(live)))
     )
 
 
@@ -326,8 +326,8 @@ def _peer(wanted: WantedInterface, peer: PeerSettings, live: LivePeer) -> Iterat
     if peer.preshared_key_known and peer.preshared_key != live.preshared_key:
         found = None if live.preshared_key is None else "another"
         yield _drift(wanted, "preshared-key", name, _presence(peer.preshared_key), found)
-    if peer.endpoint is not None and live.endpoint is None:
-        yield _drift(wanted, "endpoint", name, peer.endpoint, None)
+    if peer.endpoint is not None and (live.endpoint is None or peer.is_astray(live)):
+        yield _drift(wanted, "endpoint", name, peer.endpoint, live.endpoint)
     if peer.persistent_keepalive != live.persistent_keepalive:
         seconds = (f"{value} s" if value else "off" for value in (peer.persistent_keepalive, live.persistent_keepalive))
         yield _drift(wanted, "persistent-keepalive", name, *seconds)

@@ -9,7 +9,6 @@ back. Must not know the command line.
 from __future__ import annotations
 
 import enum
-import ipaddress
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.words import system_reason
 from wgnet.live.changes import device_change, restored_device
+from wgnet.live.device import is_address
 from wgnet.live.drift import Drift, find_drift
 from wgnet.live.wanted import KERNEL_MTU, WantedInterface
 from wgnet.managers.artifact import Artifact
@@ -240,7 +240,7 @@ class Application:
     def _drift(self) -> list[Drift]:
         found = find_drift(self.wanted, read_state([each.name for each in self.wanted]))
         # A name that has no address now is no reason to go back: `wgnet refresh` asks again.
-        return [each for each in found if each.aspect != "endpoint" or _is_numeric(each.expected)]
+        return [each for each in found if each.aspect != "endpoint" or is_address(each.expected or "")]
 
     # --- the change itself -------------------------------------------------------------------------------------------
 
@@ -259,7 +259,12 @@ class Application:
                 )
                 self.report = converger.run()
                 profiles.apply(snapshot, self.diagnostics)
-                differences = _settle(self._drift, converger.finish)
+
+                def finish() -> None:
+                    converger.finish()
+                    Profiles.finish(self.target.of(Manager.NETWORKMANAGER), self.diagnostics)
+
+                differences = _settle(self._drift, finish)
                 if not differences:
                     # First: once nobody watches any more, nor may NetworkManager go back by itself.
                     profiles.settle(confirm)
@@ -277,15 +282,6 @@ class Application:
             report_differences(differences, ("systemd-networkd", "NetworkManager"), self.diagnostics)
         outcome = put_back(guard, self.bus, self.diagnostics, self.root)
         return Outcome.PUT_BACK if outcome is Outcome.DONE else Outcome.BROKEN
-
-
-def _is_numeric(endpoint: str | None) -> bool:
-    """Return whether an endpoint is an address with a port, and not a name."""
-    try:
-        ipaddress.ip_address((endpoint or "").rpartition(":")[0].strip("[]"))
-    except ValueError:
-        return False
-    return True
 
 
 def report_differences(found: Sequence[object], units: Sequence[str], diagnostics: Diagnostics) -> None:
@@ -400,7 +396,12 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
     )
     converger.run()
     Profiles.restore(bus, snapshot, diagnostics, root)
-    return list(_settle(lambda: _differences(snapshot, interfaces, configured), converger.finish))
+
+    def finish() -> None:
+        converger.finish()
+        Profiles.finish(converger.target.of(Manager.NETWORKMANAGER), diagnostics)
+
+    return list(_settle(lambda: _differences(snapshot, interfaces, configured), finish))
 
 
 def _differences(

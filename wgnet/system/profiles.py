@@ -18,7 +18,7 @@ from typing import Any
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.changes import device_change, restored_device
 from wgnet.live.costs import Cost
-from wgnet.live.device import DeviceSettings, LiveDevice
+from wgnet.live.device import DeviceSettings, LiveDevice, is_address
 from wgnet.live.wanted import KERNEL_MTU
 from wgnet.syntax.spec import Manager
 from wgnet.system import nm_apply
@@ -228,6 +228,20 @@ class Profiles:
 
         return settle
 
+    @staticmethod
+    def finish(targets: Iterable[InterfaceTarget], diagnostics: Diagnostics) -> None:
+        """Set the devices right that NetworkManager has set since: one that was restarted does so a moment later."""
+        live = read_devices()
+        for each in targets:
+            device = live.get(each.name)
+            # A name was asked for once already.
+            peers = {
+                key: peer if peer.endpoint is None or is_address(peer.endpoint) else replace(peer, endpoint=None)
+                for key, peer in each.device.peers.items()
+            }
+            if device is not None and (change := device_change(device, replace(each.device, peers=peers))):
+                set_device(change, resolve_endpoints(change, diagnostics))
+
     def settle(self, confirm: float | None) -> None:
         """Keep the change; with `confirm` NetworkManager may still go back some time after so many seconds."""
         for path in _read_checkpoints(self._root):
@@ -343,7 +357,9 @@ def _with_live_endpoints(
     replaced: dict[str, str | None] = dict(configured)
     for key, peer in wanted.peers.items():
         live = before.peers.get(key)
-        if live is not None and live.endpoint is not None and configured.get(key, peer.endpoint) == peer.endpoint:
+        if live is None or live.endpoint is None or peer.is_astray(live):
+            continue
+        if configured.get(key, peer.endpoint) == peer.endpoint:
             peers[key] = replace(peer, endpoint=live.endpoint)
             # Nothing is configured so: what differs from it is set.
             replaced[key] = None
