@@ -32,7 +32,7 @@ TOPOLOGY = f"{DISK}/usr/lib/wgnet/corp.yaml"
 PROGRAM = f'#!/bin/sh\nexport PYTHONPATH={FOLDER}\nexec python3 -m wgnet "$@"\n'
 UNITS = REPOSITORY / "packaging/systemd"
 _NO_FILES = (
-    f"rm -rf {DISK}/etc/systemd/network/50-wgnet* {DISK}/etc/NetworkManager/system-connections/wgnet* {DISK}/etc/wgnet"
+    f"rm -rf {DISK}/etc/systemd/network/*-wgnet-* {DISK}/etc/NetworkManager/*/*wgnet-* {DISK}/etc/wgnet"
     f" {DISK}/var/lib/wgnet {DISK}/etc/sysctl.d/50-wgnet* {DISK}/etc/systemd/system/wgnet-m*"
     f" {DISK}/etc/systemd/system/*.wants/wgnet-m*\nmkdir -p {DISK}/usr/lib/wgnet {DISK}/etc/wgnet\n"
 )

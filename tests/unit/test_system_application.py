@@ -74,6 +74,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
         def finish(self) -> None:
             found.called.append("finish")
 
+        def set_again(self, names: set[str]) -> None:
+            found.called.append(f"set {sorted(names)} again")
+
     class Profiles:
         def __init__(self, *_: object) -> None: ...
 
@@ -84,6 +87,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
             return False
 
         def adopt(self) -> None: ...
+
+        @staticmethod
+        def finish(*_: object) -> None: ...
 
         def apply(self, *_: object) -> None: ...
 
@@ -174,6 +180,19 @@ def test_a_state_that_is_not_as_planned_is_put_back_and_named(world: World, tmp_
     [told] = run.diagnostics.items
     assert told.code is codes.NOT_AS_PLANNED
     assert "missing peer bob" in told.message
+
+
+def test_what_somebody_took_from_a_link_is_set_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """networkd believes that the addresses are there, until it is told to set the link anew: once, after a while."""
+    monkeypatch.setattr(apply_module, "_SETTLES_S", 5.0)
+    monkeypatch.setattr(apply_module, "_STAYS_S", 0.0)
+    monkeypatch.setattr(apply_module, "_AT_WORK_S", 0.0)
+    gone = Drift(interface="wg0", aspect="address", subject="10.0.0.1", expected="10.0.0.1/24", found=None)
+    world.drift = [[DRIFT], [gone, DRIFT], [gone], [], []]
+    assert application(tmp_path).run() is Outcome.DONE
+    assert world.called == ["change", "set ['wg0'] again", "finish", "finish", "settle"]
 
 
 def test_what_a_manager_sets_back_is_set_again(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,3 +127,72 @@ def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(apply_module, "_settle", lambda *_: [])
     assert apply_module._restore(snapshot, None, Diagnostics(), tmp_path) == []  # type: ignore[arg-type]
     assert world.called == [f"remove {UUID}", "reload", "profiles"]
+
+
+CONF = "/etc/NetworkManager/conf.d/50-wgnet-wg0.conf"
+UNMANAGED = "/etc/systemd/network/05-wgnet-wg0.network"
+
+
+@pytest.mark.parametrize("way", ["written", "removed"])
+@pytest.mark.parametrize("runs", [True, False])
+def test_networkmanager_hears_of_an_interface_before_it_comes(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: bool, way: str
+) -> None:
+    """Or it would take the interface first; and where it does not run it is not started."""
+
+    class Daemon:
+        def __init__(self, _: object) -> None: ...
+
+        def is_running(self) -> bool:
+            return runs
+
+        def reload_configuration(self) -> None:
+            world.called.append("tell NetworkManager")
+
+    monkeypatch.setattr(converge_module, "NetworkManagerDaemon", Daemon)
+    monkeypatch.setattr(converge_module, "write_system", lambda *_, **__: WriteReport(**{way: (CONF, NETDEV)}))
+    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
+    mine = InterfaceTarget(network="corp", name="wg0", manager=Manager.NETWORKD, device=device, mtu=1420, active=True)
+    world.links.clear()
+    _converger(tmp_path, Target(artifacts=(), interfaces=(mine,))).run()
+    assert world.called == [*(["tell NetworkManager"] if runs else []), "reload"]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_networkd_hears_of_networkmanagers_interface_if_it_runs(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    monkeypatch.setattr(Networkd, "is_running", lambda _: runs)
+    monkeypatch.setattr(converge_module, "write_system", lambda *_, **__: WriteReport(written=(UNMANAGED,)))
+    _converger(tmp_path, Target(artifacts=(), interfaces=())).run()
+    assert world.called == (["reload"] if runs else [])
+
+
+def test_links_that_lost_what_networkd_gave_them_are_set_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only networkd's, and only those that are there."""
+    monkeypatch.setattr(Networkd, "reconfigure", lambda _, name: world.called.append(f"set {name} again"))
+    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
+    made = [
+        InterfaceTarget(network="corp", name=name, manager=manager, device=device, mtu=1420, active=True)
+        for name, manager in (("wg0", Manager.NETWORKD), ("wg1", Manager.NETWORKMANAGER), ("wg2", Manager.NETWORKD))
+    ]
+    world.links = {"wg0", "wg1"}
+    converger = _converger(tmp_path, Target(artifacts=(), interfaces=tuple(made)))
+    converger.set_again({"wg1", "wg2"})
+    assert world.called == []
+    converger.set_again({"wg0", "wg1", "wg2"})
+    assert world.called == ["set wg0 again"]
+
+
+def _converger(root: Path, target: Target) -> Converger:
+    return Converger(
+        bus=None,  # type: ignore[arg-type]
+        target=target,
+        owned=(),
+        artifacts=(),
+        configured={},
+        diagnostics=Diagnostics(),
+        root=root,
+    )

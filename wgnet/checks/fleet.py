@@ -13,14 +13,14 @@ from wgnet.plan.derive import Fleet, rank_rivals
 
 # Where wgnet writes files of its own, below /etc or /run, and what lies below those that are files.
 _OWN_FILES = (
-    r"/(?:etc|run)/(?:systemd/network/50-wgnet-[^/]+\.(?:netdev|network)|systemd/system/(?:wgnet-[^/]+|[^/]+\.wants)"
+    r"/(?:etc|run)/(?:systemd/network/(?:50|05)-wgnet-[^/]+\.(?:netdev|network)|systemd/system/(?:wgnet-[^/]+|[^/]+\.wants)"
     r"|systemd/networkd\.conf\.d/50-wgnet-[^/]+"
-    r"|NetworkManager/system-connections/wgnet-[^/]+|sysctl\.d/50-wgnet-[^/]+|wireguard/[^/]+\.conf"
+    r"|NetworkManager/(?:system-connections/wgnet-|conf\.d/50-wgnet-)[^/]+|sysctl\.d/50-wgnet-[^/]+|wireguard/[^/]+\.conf"
     r"|wgnet/(?:nftables|[^/]+\.psk))(?:/.*)?|/(?:run|var/lib)/wgnet(?:/.*)?"
 )
 # The folders on the way there.
 _FOLDERS = (
-    r"/(?:etc|run)(?:/systemd(?:/network|/system|/networkd\.conf\.d)?|/NetworkManager(?:/system-connections)?"
+    r"/(?:etc|run)(?:/systemd(?:/network|/system|/networkd\.conf\.d)?|/NetworkManager(?:/system-connections|/conf\.d)?"
     r"|/sysctl\.d|/wireguard|/wgnet)?"
     r"|/var(?:/lib)?"
 )

@@ -25,6 +25,7 @@ from wgnet.managers.artifact import Artifact
 from wgnet.managers.base import InterfaceSecrets, public_keys
 from wgnet.managers.dispatch import Managers
 from wgnet.managers.inline import preshared_key
+from wgnet.managers.neighbours import neighbour_path
 from wgnet.managers.networkmanager import profile_uuid
 from wgnet.managers.nm_settings import DbusSettings
 from wgnet.managers.templates import Templates
@@ -67,7 +68,9 @@ def plan_as_user(context: Context, fleet: Fleet, bus: Bus, given: PrivateKey | N
         # What is absent has been said.
         own = Diagnostics(sources=context.diagnostics.sources)
         for artifact in managers.render(plan, secrets, own if context.failed else context.diagnostics):
-            if artifact.path != f"/{keyfile_path(plan.interface)}" and not _stands(context.root, artifact):
+            # What keeps another manager away is a precaution, and no part of the profile.
+            spared = (f"/{keyfile_path(plan.interface)}", neighbour_path(plan))
+            if artifact.path not in spared and not _stands(context.root, artifact):
                 roots.setdefault(artifact.path, artifact)
         _check_permissions(plan, context.diagnostics)
         interfaces.append(interface_target(plan, secrets))

@@ -11,6 +11,7 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.base import InterfaceSecrets, Renderer
 from wgnet.managers.extras import Extras
+from wgnet.managers.neighbours import Neighbours
 from wgnet.managers.templates import TemplateProblem, Templates
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
@@ -32,6 +33,7 @@ class Managers:
         self._base = base
         self._renderers: dict[Manager, Renderer] = {}
         self._extras = Extras(templates, base)
+        self._neighbours = Neighbours(templates, base)
 
     def _renderer(self, manager: Manager) -> Renderer:
         renderer = self._renderers.get(manager)
@@ -51,6 +53,7 @@ class Managers:
         """Return the files of one interface; with `deliver_keys` also those that hold the host's own secrets."""
         try:
             artifacts = self._renderer(plan.manager).render(plan, secrets, diagnostics)
+            artifacts += self._neighbours.render(plan)
             # wg-quick sets what an exit node needs by itself; what forwarding needs it leaves to others.
             if plan.manager is not Manager.WG_QUICK or plan.forwarding:
                 artifacts += self._extras.render(plan)

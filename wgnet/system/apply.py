@@ -56,6 +56,10 @@ _SETTLES_S = 30.0
 _PAUSE_S = 0.2
 #: Seconds that what is right has to stay right.
 _STAYS_S = 1.0
+#: Seconds in which a manager does by itself what it was told.
+_AT_WORK_S = 6.0
+#: What the .network of an interface is for: where somebody else took it away, networkd believes that it is there.
+_OF_NETWORK = ("address", "route", "rule")
 #: Differences that a diagnostic lists.
 _LISTED = 12
 
@@ -264,7 +268,10 @@ class Application:
                     converger.finish()
                     Profiles.finish(self.target.of(Manager.NETWORKMANAGER), self.diagnostics)
 
-                differences = _settle(self._drift, finish)
+                def set_again(found: Sequence[Drift]) -> None:
+                    converger.set_again({each.interface for each in found if each.aspect in _OF_NETWORK})
+
+                differences = _settle(self._drift, finish, set_again)
                 if not differences:
                     # First: once nobody watches any more, nor may NetworkManager go back by itself.
                     profiles.settle(confirm)
@@ -312,19 +319,29 @@ def _of_networks(owned: Sequence[Owned], networks: frozenset[str] | None) -> tup
     return tuple(each for each in owned if networks is None or each.network in networks)
 
 
-def _settle(look: Callable[[], Sequence[_T]], finish: Callable[[], None]) -> Sequence[_T]:
+def _settle(
+    look: Callable[[], Sequence[_T]],
+    finish: Callable[[], None],
+    set_again: Callable[[Sequence[_T]], None] = lambda _: None,
+) -> Sequence[_T]:
     """Wait until a look finds nothing, and nothing again a moment later; return what is still found in the end.
 
     systemd-networkd below 256 answers a reload before it has done it, and sets what it takes for right. So `finish`,
-    which sets what no manager does, is called again after each look that finds something.
+    which sets what no manager does, is called again after each look that finds something; `set_again` once, when
+    something stays wrong for so long that nobody is at work on it.
     """
-    until = time.monotonic() + _SETTLES_S
+    begin = time.monotonic()
+    until = begin + _SETTLES_S
+    waiting = True
     clean = False
     while True:
         found = look()
         if time.monotonic() >= until or (clean and not found):
             return found
         clean = not found
+        if found and waiting and time.monotonic() >= begin + _AT_WORK_S:
+            waiting = False
+            set_again(found)
         if clean:
             time.sleep(_STAYS_S)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,10 +86,11 @@ class Converger:
         # What goes is gone before another comes: of an interface with another name the listen port is the same.
         for name in gone:
             delete_link(name)
+        self._tell_networkmanager(report)
         free_ports({each.name: each.device.listen_port for each in self.target.interfaces}, live)
         self._set_devices(live)
         if self._reload or _touches_networkd(report):
-            self._networkd.reload()
+            self._reload_networkd()
         self._await_links()
         self.finish()
         return report
@@ -98,6 +99,12 @@ class Converger:
         """Set what no manager sets, or sets back. Raises `ProgramError`."""
         self._set_mtus()
         self._set_metrics()
+
+    def set_again(self, names: Collection[str]) -> None:
+        """Have networkd set those of its links anew from which somebody took what it once made. Raises `DBusError`."""
+        for each in self.target.of(Manager.NETWORKD):
+            if each.name in names and link_exists(each.name):
+                self._networkd.reconfigure(each.name)
 
     def _gone(self) -> list[str]:
         """Return networkd's interfaces that are wgnet's and not in the target."""
@@ -114,6 +121,23 @@ class Converger:
         for owned in self.owned:
             if owned.interface in names and owned.uuid is not None:
                 remove_profile(NetworkManagerDaemon(self.bus), owned.uuid)
+
+    # --- what managers are told of files ------------------------------------------------------------------------------
+
+    def _tell_networkmanager(self, report: WriteReport) -> None:
+        """Have NetworkManager read which interfaces are not for it, before they come, or are not any more, once gone.
+
+        One that is there it would take for its own at once, and begin with taking the addresses away.
+        """
+        if any("/NetworkManager/conf.d/" in path for path in (*report.written, *report.removed)):
+            daemon = NetworkManagerDaemon(self.bus)
+            if daemon.is_running():
+                daemon.reload_configuration()
+
+    def _reload_networkd(self) -> None:
+        """Have networkd read its files: where no interface is for it, only if it runs."""
+        if self.target.of(Manager.NETWORKD) or self._networkd.is_running():
+            self._networkd.reload()
 
     # --- systemd-networkd's devices ----------------------------------------------------------------------------------
 

@@ -79,6 +79,14 @@ class Networkd:
                     raise
                 time.sleep(_PAUSE_S)
 
+    def reconfigure(self, name: str) -> None:
+        """Have networkd set a link anew: it takes the addresses and routes that it once made for there. Sessions stay.
+
+        For a moment the link is without them. Raises `DBusError`.
+        """
+        index, _ = self._bus.call(_NAME, _PATH, _MANAGER, "GetLinkByName", "s", (name,))
+        self._bus.call(_NAME, _PATH, _MANAGER, "ReconfigureLink", "i", (index,))
+
     # --- which devices are in whose hands ----------------------------------------------------------------------------
 
     def has_let_go(self, name: str) -> bool:

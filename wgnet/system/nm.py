@@ -46,6 +46,8 @@ _PROFILE_TYPE = "a{sa{sv}}"
 
 # NMSettingsAddConnection2Flags and NMSettingsUpdate2Flags.
 _TO_DISK, _IN_MEMORY, _IN_MEMORY_ONLY, _BLOCK_AUTOCONNECT, _NO_REAPPLY = 0x1, 0x2, 0x8, 0x20, 0x40
+# NMManagerReloadFlags
+_RELOAD_CONFIGURATION = 0x1
 # NMActiveConnectionState
 _ACTIVATED, _DEACTIVATED = 2, 4
 # NMSettingsConnectionFlags
@@ -275,6 +277,10 @@ class NetworkManagerDaemon:
     def delete(self, path: str) -> None:
         """Delete a profile, its file, and, where it is active, its connection and device."""
         self._call(path, _CONNECTION, "Delete", timeout=self._write_s)
+
+    def reload_configuration(self) -> None:
+        """Have NetworkManager.conf(5) and conf.d read again, which profiles are no part of; no link changes by it."""
+        self._call(_PATH, _NAME, "Reload", "u", (_RELOAD_CONFIGURATION,), timeout=self._write_s)
 
     # --- connections -------------------------------------------------------------------------------------------------
 
