@@ -121,7 +121,7 @@ SHAPE = {
     "": {"version", "host", "time", "drift", "unconfirmed", "interfaces", "leftovers"},
     "interfaces": {
         *("network", "interface", "manager", "state", "autoconnect", "public_key", "listen_port", "firewall_mark"),
-        *("mtu", "addresses", "live_until_boot", "peers", "drift", "firewall"),
+        *("mtu", "addresses", "live_until_boot", "peers", "drift", "firewall", "dns_unread"),
     },
     "peers": {
         *("name", "public_key", "present", "endpoint", "allowed_ips", "latest_handshake", "received", "sent"),

@@ -15,6 +15,8 @@ from wgnet.cli.hosts import report_unknown_host, this_host
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.diagnostics.words import quote_names
+from wgnet.live.status import gives_dns_to_resolved
 from wgnet.live.wanted import WantedInterface, wanted_interface
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.base import InterfaceSecrets
@@ -25,6 +27,7 @@ from wgnet.plan.types import InterfacePlan
 from wgnet.record import replace
 from wgnet.syntax.spec import Manager
 from wgnet.system.dbus import Bus, DBusError
+from wgnet.system.live import has_resolved
 from wgnet.system.networkd import Networkd
 from wgnet.system.nm import NetworkManagerDaemon, NmError
 from wgnet.system.programs import ProgramError, find_program, run_program
@@ -40,6 +43,7 @@ __all__ = [
     "open_bus",
     "plan_machine",
     "refuse_root",
+    "report_dns_not_read",
     "report_not_running",
 ]
 
@@ -195,6 +199,20 @@ def check_machine(context: Context, managers: Sequence[Manager], bus: Bus) -> bo
     except (DBusError, NmError) as error:
         diagnostics.report(codes.CANNOT_START, f"{error}; nothing was changed")
     return not diagnostics.has_errors
+
+
+def report_dns_not_read(context: Context, plans: Sequence[InterfacePlan]) -> None:
+    """Warn of DNS servers that networkd would hand to systemd-resolved, where that does not run."""
+    names = [each.interface for each in plans if gives_dns_to_resolved(each)]
+    if names and not has_resolved():
+        context.diagnostics.report(
+            codes.DNS_NOT_READ,
+            f"nobody here reads the DNS servers of {quote_names(names)}: systemd-resolved does not run",
+            help=(
+                "start it: `systemctl enable --now systemd-resolved.service`",
+                "or name the servers in the resolver that runs here",
+            ),
+        )
 
 
 def report_not_running(diagnostics: Diagnostics, name: str, unit: str) -> None:

@@ -10,7 +10,8 @@
                    "latest_handshake" (seconds since 1970, null: never), "received", "sent" (bytes),
                    "persistent_keepalive" (seconds, 0: off)}],
         "drift": [{"aspect", "subject", "expected" (null: not meant to be), "found" (null: missing)}],
-        "firewall": [{"need", "versions": [4, 6], "family", "table", "chain", "hook"}]}],
+        "firewall": [{"need", "versions": [4, 6], "family", "table", "chain", "hook"}],
+        "dns_unread": bool (systemd-networkd has DNS servers for systemd-resolved, which does not run)}],
      "leftovers": [{"network", "interface", "state"}]}
 
 What is live is null, empty or 0 where the interface or the peer is absent. `aspect` is one of `ASPECTS` in
@@ -62,6 +63,7 @@ def _interface(status: InterfaceStatus) -> dict[str, Any]:
         "peers": [_peer(one) for one in status.peers],
         "drift": [_drift(one) for one in status.drift],
         "firewall": [_dropped(one) for one in status.dropped],
+        "dns_unread": status.dns_unread,
     }
 
 

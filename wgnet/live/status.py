@@ -16,8 +16,17 @@ from wgnet.live.ruleset import Ruleset
 from wgnet.live.state import LiveState
 from wgnet.live.wanted import WantedInterface
 from wgnet.plan.types import InterfacePlan
+from wgnet.syntax.spec import Manager
 
-__all__ = ["HostStatus", "InterfaceStatus", "Leftover", "PeerStatus", "interface_statuses", "link_state"]
+__all__ = [
+    "HostStatus",
+    "InterfaceStatus",
+    "Leftover",
+    "PeerStatus",
+    "gives_dns_to_resolved",
+    "interface_statuses",
+    "link_state",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +45,10 @@ class PeerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceStatus:
-    """An interface. `state` is "up", "down" or "absent"; `let_go`: networkd leaves it alone until the next boot."""
+    """An interface. `state` is "up", "down" or "absent"; `let_go`: networkd leaves it alone until the next boot.
+
+    `dns_unread`: its DNS servers are for systemd-resolved, which does not run.
+    """
 
     plan: InterfacePlan
     state: str
@@ -45,6 +57,7 @@ class InterfaceStatus:
     drift: tuple[Drift, ...]
     dropped: tuple[Dropped, ...]
     let_go: bool
+    dns_unread: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +113,15 @@ def interface_statuses(
             # What is down on purpose needs nothing.
             dropped=tuple(find_dropped(plan, ruleset)) if plan.autoconnect or _is_up(plan, live) else (),
             let_go=plan.interface in let_go,
+            dns_unread=live.dns is None and _is_up(plan, live) and gives_dns_to_resolved(plan),
         )
         for plan, each in zip(plans, wanted, strict=True)
     )
+
+
+def gives_dns_to_resolved(plan: InterfacePlan) -> bool:
+    """Return whether an interface has DNS servers that systemd-resolved alone would read."""
+    return plan.manager is Manager.NETWORKD and plan.dns is not None and bool(plan.dns.servers)
 
 
 def _is_up(plan: InterfacePlan, live: LiveState) -> bool:

@@ -6,7 +6,7 @@ can be helped: they may be the Internet's.
 
 from __future__ import annotations
 
-import stat
+import socket
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +25,7 @@ from wgnet.live.state import (
 )
 from wgnet.system.programs import ProgramError, find_program, run_program
 
-__all__ = ["LiveError", "read_public_state", "read_ruleset", "read_state"]
+__all__ = ["LiveError", "has_resolved", "read_public_state", "read_ruleset", "read_state"]
 
 _PARAMETERS = Path("/proc/sys/net")
 _RESOLVED = Path("/run/systemd/resolve/io.systemd.Resolve")
@@ -99,6 +99,16 @@ def read_ruleset() -> str | None:
     return None if find_program("nft") is None else _run("nft", ["-j", "list", "ruleset"])
 
 
+def has_resolved() -> bool:
+    """Return whether systemd-resolved runs: its socket stays behind when it ends."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as stream:
+            stream.connect(str(_RESOLVED))
+    except OSError:
+        return False
+    return True
+
+
 def _run(name: str, arguments: Sequence[str]) -> str:
     try:
         return run_program(name, arguments, missing=_PACKAGES.get(name, ""))
@@ -145,17 +155,15 @@ def _tables() -> frozenset[str] | None:
 
 def _dns(asked: bool) -> dict[str, LiveDns] | None:
     """Return what systemd-resolved has by link; None where it does not run or does not answer."""
-    try:
-        if not stat.S_ISSOCK(_RESOLVED.stat().st_mode) or find_program("resolvectl") is None:
-            return None
-    except OSError:
+    # resolvectl(1) would have the bus start it.
+    if not has_resolved() or find_program("resolvectl") is None:
         return None
     if not asked:
         return {}
     try:
         return parse_dns(*(_run("resolvectl", [what]) for what in ("dns", "domain", "default-route")))
     except LiveError:
-        # DNS is not worth the rest; a resolved that has just been stopped leaves its socket.
+        # DNS is not worth the rest.
         return None
 
 

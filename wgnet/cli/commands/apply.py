@@ -8,7 +8,15 @@ import sys
 import time
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
-from wgnet.cli.machine import MachinePlan, check_machine, not_planned, open_bus, plan_machine, refuse_root
+from wgnet.cli.machine import (
+    MachinePlan,
+    check_machine,
+    not_planned,
+    open_bus,
+    plan_machine,
+    refuse_root,
+    report_dns_not_read,
+)
 from wgnet.cli.terminal import is_terminal
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import quote_names
@@ -65,6 +73,7 @@ def apply_plan(context: Context, plan: MachinePlan, bus: Bus, what: str = "") ->
     if outcome is not Outcome.DONE:
         return int(outcome.value)
     _note_wg_quick(context, plan)
+    report_dns_not_read(context, plan.plans)
     if not application.changed:
         context.output.line(f"{name}: nothing to do, the live state is as planned")
         return EXIT_DONE

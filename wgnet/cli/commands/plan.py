@@ -23,7 +23,7 @@ from typing import Any
 
 from wgnet.cli.context import EXIT_CHANGES, EXIT_DONE, EXIT_USAGE, Context
 from wgnet.cli.hosts import report_unknown_host
-from wgnet.cli.machine import MachinePlan, check_machine, not_planned, open_bus, plan_machine
+from wgnet.cli.machine import MachinePlan, check_machine, not_planned, open_bus, plan_machine, report_dns_not_read
 from wgnet.cli.masking import mask_secrets
 from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
@@ -151,6 +151,7 @@ def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
     )
     if report is None:
         return None
+    report_dns_not_read(context, plan.plans)
     state = read_state([each.name for each in plan.wanted])
     # A peer that goes is known by its key alone, but for the comment in the file that goes with it.
     names = {

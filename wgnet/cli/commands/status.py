@@ -261,6 +261,9 @@ def _interface(status: InterfaceStatus, now: float) -> Iterator[str]:
     yield from (f"  {name:<{width}}  {value}" for name, value in rows)
     if status.let_go:
         yield "  live until the next boot: systemd-networkd leaves the running device alone, so that no session is lost"
+    if status.dns_unread and plan.dns is not None:
+        servers = ", ".join(map(str, plan.dns.servers))
+        yield f"  DNS: nobody here reads {servers}: systemd-resolved, which systemd-networkd tells, does not run"
     if device is not None and status.peers:
         yield ""
         yield from (f"  {line}" for line in _table(status.peers, now))

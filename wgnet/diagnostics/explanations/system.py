@@ -309,6 +309,20 @@ PAGES = (
         way_out="Mend the file that the message names; `wgnet render --system` and `wgnet apply` need it too.",
     ),
     Explanation(
+        code=codes.DNS_NOT_READ,
+        meaning=(
+            "The topology gives the network's DNS servers to an interface of systemd-networkd, which only keeps them "
+            "for systemd-resolved, and that does not run here. Everything else is as planned, so the change stands; "
+            "but the names that these servers know are asked of whom /etc/resolv.conf names. NetworkManager has no "
+            "need of systemd-resolved: it writes /etc/resolv.conf itself."
+        ),
+        way_out=(
+            "Start it with `systemctl enable --now systemd-resolved.service`, and have /etc/resolv.conf be a link to "
+            "../run/systemd/resolve/stub-resolv.conf; networkd need not be told. Or name the servers in the resolver "
+            "that the host has."
+        ),
+    ),
+    Explanation(
         code=codes.REFRESH_FAILED,
         meaning=(
             "`wgnet refresh` found a peer that it can help, but wg(8) refused the change: the interface went away in "
