@@ -59,6 +59,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(converge_module, "write_system", lambda *_, **__: WriteReport(written=(NETDEV,)))
     monkeypatch.setattr(converge_module, "mtu_of", lambda _: None)
     monkeypatch.setattr(converge_module, "set_metrics", lambda *_: None)
+    monkeypatch.setattr(converge_module, "wrong_metrics", lambda *_: {})
     monkeypatch.setattr(Networkd, "reload", found.reload)
     return found
 

@@ -268,10 +268,14 @@ class Application:
                     converger.finish()
                     Profiles.finish(self.target.of(Manager.NETWORKMANAGER), self.diagnostics)
 
-                def set_again(found: Sequence[Drift]) -> None:
-                    converger.set_again({each.interface for each in found if each.aspect in _OF_NETWORK})
+                def look() -> list[Drift | str]:
+                    return [*self._drift(), *converger.unfinished()]
 
-                differences = _settle(self._drift, finish, set_again)
+                def set_again(found: Sequence[Drift | str]) -> None:
+                    drift = [each for each in found if isinstance(each, Drift)]
+                    converger.set_again({each.interface for each in drift if each.aspect in _OF_NETWORK})
+
+                differences = _settle(look, finish, set_again)
                 if not differences:
                     # First: once nobody watches any more, nor may NetworkManager go back by itself.
                     profiles.settle(confirm)
@@ -418,7 +422,9 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
         converger.finish()
         Profiles.finish(converger.target.of(Manager.NETWORKMANAGER), diagnostics)
 
-    return list(_settle(lambda: _differences(snapshot, interfaces, configured), finish))
+    return list(
+        _settle(lambda: [*_differences(snapshot, interfaces, configured), *converger.unfinished()], finish),
+    )
 
 
 def _differences(

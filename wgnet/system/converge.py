@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system.dbus import Bus
 from wgnet.system.install import write_system
-from wgnet.system.links import delete_link, link_exists, mtu_of, set_metrics, set_mtu
+from wgnet.system.links import delete_link, link_exists, mtu_of, set_metrics, set_mtu, wrong_metrics
 from wgnet.system.networkd import Networkd, netdev_path
 from wgnet.system.nm import NetworkManagerDaemon
 from wgnet.system.nm_apply import remove_profile
@@ -183,11 +183,23 @@ class Converger:
 
     def _set_metrics(self) -> None:
         """Set the metrics of addresses that stay: networkd takes an address with another metric for the same."""
+        for name, metrics in self._metrics():
+            set_metrics(name, metrics)
+
+    def unfinished(self) -> list[str]:
+        """Return what networkd set back after `finish`, a text each, as one that was restarted does. Raises as it."""
+        return [
+            f"{name}: {address}: expected the metric {metric}"
+            for name, metrics in self._metrics()
+            for address, metric in wrong_metrics(name, metrics).items()
+        ]
+
+    def _metrics(self) -> Iterator[tuple[str, dict[str, int]]]:
         wanted = {artifact.path: artifact.content for artifact in self.target.artifacts}
         for each in self.target.of(Manager.NETWORKD):
             content = wanted.get(f"/{netdev_path(each.name).removesuffix('.netdev')}.network", b"")
             if link_exists(each.name):
-                set_metrics(each.name, metrics_of_network(content.decode(errors="replace")))
+                yield each.name, metrics_of_network(content.decode(errors="replace"))
 
     # --- files, units, kernel parameters -----------------------------------------------------------------------------
 

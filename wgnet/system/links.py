@@ -51,10 +51,10 @@ def mtu_of(name: str) -> int | None:
     return mtu
 
 
-def set_metrics(name: str, metrics: Mapping[str, int]) -> None:
-    """Give addresses that an interface has, as `ADDRESS/LENGTH`, the metrics of their prefixes' routes.
+def wrong_metrics(name: str, metrics: Mapping[str, int]) -> dict[str, int]:
+    """Return the addresses, as `ADDRESS/LENGTH`, whose prefix's route has another metric than wanted, with that.
 
-    Addresses that it has not are left to the manager. Raises `ProgramError`.
+    Addresses that the interface has not are left to the manager. Raises `ProgramError`.
     """
     text = run_program("ip", ["-j", "address", "show", "dev", name], missing="iproute2")
     try:
@@ -66,7 +66,11 @@ def set_metrics(name: str, metrics: Mapping[str, int]) -> None:
         }
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ProgramError("the output of `ip -j address` was not understood") from None
-    for address, metric in metrics.items():
-        if found.get(address, metric) != metric:
-            # The kernel changes the route in place: no packet misses it (ip-address(8); Linux 4.18).
-            run_program("ip", ["address", "change", address, "dev", name, "metric", str(metric)])
+    return {address: metric for address, metric in metrics.items() if found.get(address, metric) != metric}
+
+
+def set_metrics(name: str, metrics: Mapping[str, int]) -> None:
+    """Give addresses that an interface has the metrics of their prefixes' routes. Raises `ProgramError`."""
+    for address, metric in wrong_metrics(name, metrics).items():
+        # The kernel changes the route in place: no packet misses it (ip-address(8); Linux 4.18).
+        run_program("ip", ["address", "change", address, "dev", name, "metric", str(metric)])
