@@ -157,6 +157,16 @@ def test_the_documentation_is_read() -> None:
         )
         assert done.returncode == 0, done.stderr
         assert f"wgnet.fleet.{name}" in json.loads(done.stdout)
+        # For people it is made of texts: a colon where YAML sees a mapping is only found here.
+        done = subprocess.run(
+            [program, "-t", kind, f"wgnet.fleet.{name}"],
+            env=environment(**variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert name in done.stdout
 
 
 def test_the_role_and_the_module_have_one_list_of_options() -> None:

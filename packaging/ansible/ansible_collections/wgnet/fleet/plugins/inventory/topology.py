@@ -7,7 +7,7 @@ name: topology
 short_description: The hosts of wgnet's topologies
 description:
   - Reads what C(wgnet inventory --list) says of topology files. Hosts, groups and variables are told in wgnet(1).
-  - Its file is YAML and has C(plugin: wgnet.fleet.topology).
+  - "Its file is YAML and has C(plugin: wgnet.fleet.topology)."
 author: the authors of wgnet
 extends_documentation_fragment:
   - constructed
