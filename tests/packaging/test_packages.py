@@ -111,6 +111,19 @@ def test_desktop_files_are_in_every_package(path: Path) -> None:
     assert f"packaging/desktop/{name}" in read(PKGBUILD)
 
 
+def test_collection_is_where_ansible_looks() -> None:
+    collection = "ansible_collections/wgnet/fleet"
+    place = f"share/ansible/collections/{collection}"
+    assert f"packaging/ansible/{collection}/* usr/{place}" in read(DEBIAN / "wgnet.install").splitlines()
+    spec = read(SPEC)
+    assert f"%global collection %{{_datadir}}/{place.removeprefix('share/')}\n" in spec
+    assert f"cp -a packaging/ansible/{collection}/* %{{buildroot}}%{{collection}}/\n" in spec
+    assert "\n%{_datadir}/ansible/\n" in spec.partition("%files\n")[2].partition("%files desktop")[0]
+    build = read(PKGBUILD).partition("package_wgnet()")[2].partition("package_wgnet-desktop()")[0]
+    assert f'"$pkgdir/usr/{place}"' in build
+    assert f'cp -r packaging/ansible/{collection}/* "$collection/"' in build
+
+
 def test_templates_are_in_the_wheel() -> None:
     assert '"templates" = "wgnet/templates"' in read(CHECKOUT / "pyproject.toml")
 
