@@ -135,7 +135,12 @@ RICH = {
     "exit": lambda: plan_with("exit-node: fra", "bypass: [192.0.2.0/24, 198.51.100.7, '2001:db8::/32']"),
     "table": lambda: plan_with("table: 100", "metric: 77", "firewall-mark: 0xcafe"),
     "off": lambda: plan_with("table: off"),
-    "agent": lambda: plan_with("private-key: {agent: true}", "autoconnect: false", "listen-port: auto"),
+    "agent": lambda: plan_with(
+        "private-key: {agent: true}",
+        "autoconnect: false",
+        "listen-port: auto",
+        changes=(("preshared-keys: true", "mtu: 1400"),),
+    ),
     "relay": plan_isolating,
 }
 
@@ -315,6 +320,20 @@ def test_an_agents_key_never_stands_in_the_file() -> None:
     assert len(diagnostics) == 0
     artifact, _, _ = render(plan_with("private-key: {agent: true}", changes=(("preshared-keys: true", "mtu: 1400"),)))
     assert artifact.secret is False
+
+
+def test_preshared_keys_beside_an_agents_key_are_told() -> None:
+    """What the agent tells is all that NetworkManager has then: seen in the lab, with 1.52."""
+    diagnostics = Diagnostics()
+    manager = NetworkManager(Templates())
+    manager.check(plan_with("private-key: {agent: true}"), diagnostics)
+    [found] = diagnostics
+    assert found.code is codes.PRESHARED_WITH_AGENT
+    assert "'fra'" in found.message
+    quiet = Diagnostics()
+    manager.check(plan_with("private-key: {agent: true}", changes=(("preshared-keys: true", "mtu: 1400"),)), quiet)
+    manager.check(plan_with(), quiet)
+    assert len(quiet) == 0
 
 
 def test_absent_secrets_are_left_out_and_told() -> None:

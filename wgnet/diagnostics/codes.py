@@ -136,6 +136,9 @@ ISOLATES_NOTHING = _code(3040, _W, "an isolating rule with one spoke")
 MANAGER_CANNOT = _code(4001, _E, "the host's manager cannot express this")
 VERSION_CANNOT = _code(4002, _E, "the host's manager cannot express this in its version")
 SPLIT_DNS_LEFT_OUT = _code(4003, _W, "wg-quick would send every query to the network's servers")
+PRESHARED_WITH_AGENT = _code(
+    4004, _W, "NetworkManager leaves peers with a preshared key out where an agent has the key"
+)
 
 # --- keys ------------------------------------------------------------------------------------------------------------
 NO_PUBLIC_KEY = _code(5001, _E, "a host without a public key")

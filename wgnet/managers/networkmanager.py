@@ -11,6 +11,7 @@ import ipaddress
 
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
+from wgnet.diagnostics.words import quote_names
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.base import InterfaceSecrets, public_keys
 from wgnet.managers.inline import dns_servers, preshared_key, report_absent, report_credentials
@@ -67,6 +68,18 @@ class NetworkManager:
                 help=(
                     f"give '{host.name}' an IPv4 address",
                     "set `manager-version` if it runs NetworkManager 1.42 or older, or 1.46 or newer",
+                ),
+            )
+        secured = list(dict.fromkeys(peer.name for peer in plan.secured_peers))
+        if plan.private_key.kind == "agent" and secured:
+            diagnostics.report(
+                codes.PRESHARED_WITH_AGENT,
+                f"NetworkManager leaves {quote_names(secured)} out when '{host.name}' is switched on: it takes the "
+                "private key that the agent tells for all of the profile's secrets, and misses the preshared keys",
+                host.place("private-key"),
+                help=(
+                    "do without preshared keys on these links",
+                    f"leave out `private-key` of '{host.name}': both keys are in the profile then, root's alone",
                 ),
             )
 

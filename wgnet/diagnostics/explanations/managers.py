@@ -6,6 +6,7 @@ from wgnet.diagnostics import codes
 from wgnet.diagnostics.explanations.explanation import OFFICE, Explanation, change
 
 _CREDENTIAL = "  fra:\n    manager-version: {}\n    private-key: {{credential: network.wireguard.office}}\n"
+_AGENT = "  nyc:\n    manager: networkmanager\n    private-key: {agent: true}\n    autoconnect: false\n"
 
 PAGES = (
     Explanation(
@@ -51,6 +52,22 @@ PAGES = (
         ),
         way_out=(
             "Accept that the host does not resolve the network's names, give it an `exit-node`, or another manager."
+        ),
+    ),
+    Explanation(
+        code=codes.PRESHARED_WITH_AGENT,
+        meaning=(
+            "The host's private key lies with the user's agent, and links of its have preshared keys, which are in "
+            "the profile. When the network is switched on, NetworkManager (1.32 and newer) takes what the agent tells "
+            "for all secrets of the profile, and leaves each peer out whose preshared key was not told; the agents of "
+            "desktops tell what they keep, the private key. The network is then shown as up, and no packet goes "
+            "through it."
+        ),
+        example=change(OFFICE, ("hosts:\n", "  preshared-keys: true\nhosts:\n"), ("  nyc:\n", _AGENT)),
+        fixed=change(OFFICE, ("  nyc:\n", _AGENT)),
+        way_out=(
+            "Do without preshared keys on the links of this host, or leave `private-key` at its default: the key is "
+            "then in the profile beside the preshared ones, where root alone can read it."
         ),
     ),
 )
