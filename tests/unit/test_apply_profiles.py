@@ -210,7 +210,9 @@ CHANGED, ROAMED, PLAIN, GONE = (f"{letter * 42}A=" for letter in "crpg")
 def dump(changed: str, roamed: str, plain: str, gone: str) -> str:
     ends = {CHANGED: changed, ROAMED: roamed, PLAIN: plain, GONE: gone}
     lines = [f"wg0\t{'k' * 42}A=\t{'l' * 42}A=\t51820\toff"]
-    lines += [f"wg0\t{key}\t(none)\t{end}\t10.0.0.{n}/32\t1000\t148\t92\toff" for n, (key, end) in enumerate(ends.items())]
+    lines += [
+        f"wg0\t{key}\t(none)\t{end}\t10.0.0.{n}/32\t1000\t148\t92\toff" for n, (key, end) in enumerate(ends.items())
+    ]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -101,8 +101,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
             found.called.append("settle")
             found.watched = (tmp_path / "var/lib/wgnet/apply/armed").exists()
 
-    def restore(*_: object) -> list[str]:
-        found.called.append("restore")
+    def restore(*_: object, repeats: bool) -> list[str]:
+        found.called.append("restore once more" if repeats else "restore")
         return found.back()
 
     monkeypatch.setattr(apply_module, "Converger", Steps)
@@ -237,6 +237,19 @@ def test_what_cannot_be_put_back_stays_armed(world: World, tmp_path: Path) -> No
     assert run.run() is Outcome.BROKEN
     assert [item.code for item in run.diagnostics.items] == [codes.APPLY_FAILED, codes.NOT_PUT_BACK]
     assert Guard(tmp_path).armed() == Armed(deadline=None)
+
+
+def test_a_way_back_that_came_to_no_end_is_gone_once_more_and_the_next_is_a_first_one(
+    world: World, tmp_path: Path
+) -> None:
+    """Files that it put back may have been read by nobody."""
+    world.step = raising(ProgramError("no"))
+    world.back = raising(ProgramError("neither"))  # type: ignore[assignment]
+    assert application(tmp_path).run() is Outcome.BROKEN
+    world.back = list
+    world.drift = [[DRIFT]]
+    assert application(tmp_path).run() is Outcome.PUT_BACK
+    assert world.called == ["change", "restore", "restore once more", "change", "restore"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

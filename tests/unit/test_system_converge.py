@@ -126,7 +126,7 @@ def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.
     )
     monkeypatch.setattr(Profiles, "restore", lambda *_: world.called.append("profiles"))
     monkeypatch.setattr(apply_module, "_settle", lambda *_: [])
-    assert apply_module._restore(snapshot, None, Diagnostics(), tmp_path) == []  # type: ignore[arg-type]
+    assert apply_module._restore(snapshot, None, Diagnostics(), tmp_path, repeats=False) == []  # type: ignore[arg-type]
     assert world.called == [f"remove {UUID}", "reload", "profiles"]
 
 
@@ -169,6 +169,27 @@ def test_networkd_hears_of_networkmanagers_interface_if_it_runs(
     assert world.called == (["reload"] if runs else [])
 
 
+@pytest.mark.parametrize(("there", "repeats", "reloads"), [(True, False, 0), (False, False, 1), (True, True, 1)])
+def test_networkd_reads_files_that_are_right_where_nobody_may_have_read_them(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool, repeats: bool, reloads: int
+) -> None:
+    """An interface that is missing comes by no other way; nor does what a run that ended in the middle had written."""
+    monkeypatch.setattr(converge_module, "write_system", lambda *_, **__: WriteReport(unchanged=(NETDEV,)))
+    monkeypatch.setattr(converge_module, "device_change", lambda *_: None)
+    called: list[list[str]] = []
+    monkeypatch.setattr(converge_module, "run_program", lambda _, words, **__: called.append(words))
+    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
+    mine = InterfaceTarget(network="corp", name="wg0", manager=Manager.NETWORKD, device=device, mtu=1420, active=True)
+    unit = Artifact(path="/etc/systemd/system/wgnet-masquerade-wg0.service", network="corp", content=b"x")
+    if not there:
+        world.links.clear()
+    converger = _converger(tmp_path, Target(artifacts=(unit,), interfaces=(mine,)), artifacts=(unit,), repeats=repeats)
+    converger.run()
+    assert world.called == ["reload"] * reloads
+    again = [["daemon-reload"], ["restart", "wgnet-masquerade-wg0.service"]]
+    assert called == (again if repeats else [["start", "wgnet-masquerade-wg0.service"]])
+
+
 def test_links_that_lost_what_networkd_gave_them_are_set_again(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,13 +208,14 @@ def test_links_that_lost_what_networkd_gave_them_are_set_again(
     assert world.called == ["set wg0 again"]
 
 
-def _converger(root: Path, target: Target) -> Converger:
+def _converger(root: Path, target: Target, *, artifacts: tuple[Artifact, ...] = (), repeats: bool = False) -> Converger:
     return Converger(
         bus=None,  # type: ignore[arg-type]
         target=target,
         owned=(),
-        artifacts=(),
+        artifacts=artifacts,
         configured={},
         diagnostics=Diagnostics(),
         root=root,
+        repeats=repeats,
     )

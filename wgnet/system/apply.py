@@ -366,7 +366,7 @@ def put_back(guard: Guard, bus: Bus, diagnostics: Diagnostics, root: Path = Path
         if snapshot is None:
             raise BadSnapshotError("it is not there any more")
         with signals_ignored():
-            differences = _restore(snapshot, bus, diagnostics, root)
+            differences = _restore(snapshot, bus, diagnostics, root, repeats=guard.begin_way_back())
     except BadSnapshotError as error:
         diagnostics.report(
             codes.NOT_PUT_BACK,
@@ -387,8 +387,8 @@ def put_back(guard: Guard, bus: Bus, diagnostics: Diagnostics, root: Path = Path
     return Outcome.DONE
 
 
-def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path) -> list[str]:
-    """Go back to a snapshot; return what is not as it was."""
+def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path, *, repeats: bool) -> list[str]:
+    """Go back to a snapshot, once more if it `repeats`; return what is not as it was."""
     devices = snapshot.devices()
     interfaces = tuple(
         InterfaceTarget(
@@ -413,6 +413,7 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path)
         diagnostics=diagnostics,
         root=root,
         force=True,
+        repeats=repeats,
         parameters=snapshot.parameters,
     )
     converger.run()

@@ -49,7 +49,8 @@ class Converger:
 
     `owned` are the interfaces of the networks concerned that are wgnet's now; `artifacts` the files that stand.
     `configured` are the endpoints that devices were configured with so far, by interface and public key. With `force`
-    files that were changed by hand are replaced.
+    files that were changed by hand are replaced. A run that `repeats` goes to where an earlier one did not arrive:
+    files that are right by now may have been read by nobody.
     """
 
     bus: Bus
@@ -60,13 +61,15 @@ class Converger:
     diagnostics: Diagnostics
     root: Path = Path("/")
     force: bool = False
+    repeats: bool = False
     #: Values for kernel parameters that the target does not speak of, below /proc/sys.
     parameters: Mapping[str, str] = field(default_factory=dict)
     _networkd: Networkd = field(init=False)
-    _reload: bool = field(init=False, default=False)
+    _reload: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self._networkd = Networkd(self.bus, self.root)
+        self._reload = self.repeats
 
     def run(self) -> WriteReport:
         """Go to the target. Raises `DBusError`, `NmError`, `ProgramError`, `OSError` and `NotWrittenError`."""
@@ -82,7 +85,9 @@ class Converger:
         for each in self.target.of(Manager.NETWORKD):
             if each.name not in live:
                 # Left from a device that somebody deleted: networkd would not make it again.
-                self._reload |= self._networkd.take_back(each.name)
+                self._networkd.take_back(each.name)
+                # Nor does it by itself where its file has not changed.
+                self._reload = True
         # What goes is gone before another comes: of an interface with another name the listen port is the same.
         for name in gone:
             delete_link(name)
@@ -229,7 +234,7 @@ class Converger:
     def _start_units(self) -> None:
         """Start services that are new, and start those again whose files have changed; then set kernel parameters."""
         before, after = units_of(self.artifacts), units_of(self.target.artifacts)
-        changed = [name for name in after if _contents(before.get(name, ())) != _contents(after[name])]
+        changed = [name for name in after if self.repeats or _contents(before.get(name, ())) != _contents(after[name])]
         if changed or before.keys() - after.keys():
             run_program("systemctl", ["daemon-reload"])
         # Those that keep router advertisements come before the parameters that would end them.

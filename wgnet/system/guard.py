@@ -173,6 +173,7 @@ class Guard:
         Raises `OSError` and `ProgramError`, and nothing is armed then.
         """
         self._write("snapshot.json", snapshot.to_json())
+        self._remove("back")
         # Of this process alone: the guard of one that was killed may still be at its work.
         self._unit = f"{_GUARD}-{os.getpid()}.service"
         try:
@@ -222,12 +223,23 @@ class Guard:
             if os.path.lexists(path):
                 path.unlink()
 
+    def begin_way_back(self) -> bool:
+        """Note that the way back begins; return whether one began before, and came to no end. Raises `OSError`."""
+        if (self._folder / "back").exists():
+            return True
+        self._write("back", "")
+        return False
+
     def forget(self) -> None:
         """Forget the state before the last change: there is nothing to go back to any more. Raises `OSError`."""
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder / "snapshot.json").unlink()
+        self._remove("snapshot.json")
+        self._remove("back")
 
     # --- files and units ---------------------------------------------------------------------------------------------
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self._folder / name).unlink()
 
     def _write(self, name: str, text: str) -> None:
         put_file(self._folder / name, text.encode(), 0o600)
