@@ -238,9 +238,8 @@ def _unloaded(
     for name, names in matched.items():
         # The kernel may be without the links of other kinds, such as VRFs: then their files can only be read.
         # What a file leaves alone is used as well.
-        left = [f"{link}: Unmanaging interface." for link in names]
-        proofs = (f": Configuring with {name}.", *left)
-        if not any(proof in links for proof in proofs) and not (names and others.issuperset(names)):
+        used = (f": Configuring with {name}.", *(f"{link}: Unmanaging interface." for link in names))
+        if not any(proof in links for proof in used) and not (names and others.issuperset(names)):
             found.append(f"{name}: networkd used it for no link")
     for name, (link, kind) in netdevs.items():
         if kind == "wireguard" and _standable(link) and f">{link}: Configuring with " not in links:

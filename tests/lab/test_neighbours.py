@@ -1,0 +1,268 @@
+"""What else manages a machine's network: the other manager, firewalld, and systemd-resolved or none.
+
+Input: three hosts of a world of its own, of which `edge` is under each manager in turn. Output: its tunnel stays as it
+is, or is what the neighbour's own words say; and where a file of wgnet's is what does it, the same goes wrong without.
+docs/interop.md has the table. The hosts are shared: each test leaves them as it found them, or closes their world.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from example_keys import private_key
+
+from lab.conftest import Lab
+from lab.machine import File, Result
+from lab.pinging import until_answered
+from lab.product import WGNET, install_product
+from lab.running import Running
+from lab.scenarios import Scenario, prepare_texts
+from lab.settle import settle
+from wgnet.syntax.spec import Manager
+
+HUB, EDGE, FAR = "fra", "edge", "far"
+ADDRESSES = {HUB: "10.80.0.1", EDGE: "10.80.0.2", FAR: "10.80.0.3"}
+_LIMIT = 300
+#: What a neighbour could take away, in an order of its own.
+_STATE = (
+    "ip -o address show dev wg0 | awk '{print $4}' | sort; ip route show dev wg0; ip -6 route show dev wg0\n"
+    "cat /sys/class/net/wg0/ifindex; wg show wg0 allowed-ips\n"
+)
+#: An administrator keeps the uplink for networkd; what wgnet says of the tunnel is added to it.
+_UPLINK = "/etc/NetworkManager/conf.d/10-uplink.conf"
+_START_NETWORKMANAGER = (
+    f"printf '[keyfile]\\nunmanaged-devices=interface-name:e*\\n' >{_UPLINK}\n"
+    "systemctl start NetworkManager; nm-online -s -q -t 120\n"
+)
+_KEEPS_OFF = "/etc/NetworkManager/conf.d/50-wgnet-wg0.conf"
+#: As somebody writes it who has networkd alone in mind.
+_EVERY_LINK = "/etc/systemd/network/10-all.network"
+_UNMANAGED = "/etc/systemd/network/05-wgnet-wg0.network"
+_SETUP = "networkctl --no-legend --no-pager list wg0 | awk '{print $NF}'"
+_LISTENER = """\
+import socket
+server = socket.create_server(("10.80.0.2", 8080))
+while True:
+    server.accept()[0].close()
+"""
+
+
+def topology(manager: str) -> dict[str, Any]:
+    """Return a hub, the host that has neighbours, and one that reaches it through the hub."""
+    hosts: dict[str, Any] = {
+        HUB: {"endpoint": "fra.example.net"},
+        EDGE: {"manager": manager, "keepalive": "25"},
+        FAR: {"keepalive": "25"},
+    }
+    if manager == "networkmanager":
+        hosts[EDGE]["zone"] = "trusted"
+    for name, host in hosts.items():
+        number = ADDRESSES[name].rpartition(".")[2]
+        host["addresses"] = [ADDRESSES[name], f"fd42:80::{number}"]
+        host["public-key"] = private_key("corp", name).public()
+    return {
+        "wgnet": "1",
+        "network": {
+            "name": "corp",
+            "interface": "wg0",
+            "subnets": ["10.80.0.0/24", "fd42:80::/64"],
+            "dns": {"servers": [ADDRESSES[HUB]], "search": ["corp.example.com"]},
+        },
+        "peering": [{"hub": HUB}],
+        "hosts": hosts,
+    }
+
+
+class Neighbourhood:
+    """The three hosts in a machine, with wgnet on the hub and on `edge`."""
+
+    def __init__(self, lab: Lab, suite: str, manager: str, folder: Path) -> None:
+        self.machine, self.manager = lab.machine(suite), Manager(manager)
+        scenario = Scenario(suite, "neighbours", manager)
+        managers = {HUB: Manager.NETWORKD, EDGE: self.manager, FAR: Manager.NETWORKD}
+        prepared = prepare_texts({"corp.yaml": topology(manager)}, scenario, folder, managers)
+        self.running = Running(self.machine, scenario, folder, prepared)
+        self.network = self.running.network
+        assert self.running.problems == []
+        install_product(self.running, [HUB, EDGE], prepared.texts)
+
+    def run(self, script: str, host: str = EDGE, *, check: bool = True) -> Result:
+        return self.network.run(host, script, timeout=_LIMIT, check=check)
+
+    def state(self) -> str:
+        """Return all of the tunnel that a neighbour could take away."""
+        return self.run(_STATE).stdout
+
+    def until(self, state: str) -> None:
+        """Wait until the tunnel is again as it was."""
+        until = time.monotonic() + 60
+        while (now := self.state()) != state:
+            assert time.monotonic() < until, now
+            time.sleep(0.5)
+
+    def pings(self, host: str = EDGE, target: str = HUB) -> None:
+        """Wait for an answer through the tunnel."""
+        self.run(until_answered(ADDRESSES[target], 40), host)
+
+    def status(self, host: str = EDGE) -> dict[str, Any]:
+        """Return what `wgnet status` says of the tunnel, which is as planned."""
+        done = self.run(f"{WGNET} status --exit-code --format json", host)
+        (found,) = json.loads(done.stdout)["interfaces"]
+        assert isinstance(found, dict)
+        return found
+
+    def settle(self) -> None:
+        settle(self.network, self.running.managers, [EDGE])
+
+    def close(self) -> None:
+        self.running.close()
+
+
+class _Worlds:
+    """The one world that is up, of a suite and a manager."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self._lab, self._folder = lab, folder
+        self._now: tuple[tuple[str, str], Neighbourhood] | None = None
+
+    def get(self, suite: str, manager: str) -> Neighbourhood:
+        if self._now is None or self._now[0] != (suite, manager) or self._now[1].machine.ended:
+            self.close()
+            folder = self._folder / f"{suite}-{manager}"
+            self._now = (suite, manager), Neighbourhood(self._lab, suite, manager, folder)
+        return self._now[1]
+
+    def close(self) -> None:
+        if self._now is not None:
+            self._now[1].close()
+            self._now = None
+
+
+@pytest.fixture(scope="module")
+def worlds(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Worlds]:
+    """Keep a world from test to test."""
+    found = _Worlds(lab, tmp_path_factory.mktemp("neighbours"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def hosts(worlds: _Worlds, suite: str, hub_manager: str) -> Neighbourhood:
+    """The three hosts; `edge` has the manager that the test's name says."""
+    return worlds.get(suite, hub_manager)
+
+
+# --- the other manager -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.every_day("trixie-networkd")
+def test_the_other_manager_leaves_the_interface_alone(hosts: Neighbourhood, worlds: _Worlds) -> None:
+    """It is restarted, switched off, told of every link; without wgnet's file the tunnel would lose its addresses."""
+    hosts.pings()
+    before = hosts.state()
+    try:
+        if hosts.manager is Manager.NETWORKD:
+            _beside_networkmanager(hosts, before)
+        else:
+            _beside_networkd(hosts, before)
+    finally:
+        hosts.run(
+            f"systemctl stop NetworkManager; rm -f {_UPLINK}"
+            if hosts.manager is Manager.NETWORKD
+            else f"rm -f {_EVERY_LINK}; systemctl stop systemd-networkd.socket systemd-networkd.service"
+        )
+    if hosts.manager is Manager.NETWORKMANAGER:
+        # networkd has had it.
+        worlds.close()
+
+
+def _beside_networkmanager(hosts: Neighbourhood, before: str) -> None:
+    switched_off = "nmcli networking off; sleep 2"
+    hosts.run(_START_NETWORKMANAGER)
+    for script in ("true", "systemctl restart NetworkManager; nm-online -s -q -t 120", switched_off):
+        assert "\nwg0:unmanaged\n" in "\n" + hosts.run(f"{script}\nnmcli -t -f DEVICE,STATE device").stdout
+        assert hosts.state() == before
+    hosts.run("nmcli networking on; sleep 1")
+    assert hosts.state() == before
+    hosts.pings()
+    # It is the file that does it.
+    hosts.run(f"rm {_KEEPS_OFF}; systemctl restart NetworkManager; nm-online -s -q -t 120; {switched_off}")
+    assert ADDRESSES[EDGE] not in hosts.state()
+    hosts.run("nmcli networking on; sleep 1")
+    assert ADDRESSES[EDGE] not in hosts.state()
+    # What networkd takes for there is set again, and NetworkManager hears at once what is not for it.
+    said = hosts.run(f"{WGNET} apply").stdout
+    assert "'edge': applied" in said
+    assert hosts.state() == before
+    assert "\nwg0:unmanaged\n" in "\n" + hosts.run("nmcli -t -f DEVICE,STATE device").stdout
+    hosts.pings()
+
+
+def _beside_networkd(hosts: Neighbourhood, before: str) -> None:
+    # The underlay is NetworkManager's, too, and in none of wgnet's files.
+    hosts.run(
+        f"mkdir -p /etc/systemd/network; printf '[Match]\\nName=wg*\\n\\n[Network]\\nDHCP=yes\\n' >{_EVERY_LINK}\n"
+        "systemctl start systemd-networkd"
+    )
+    for script in ("true", "systemctl restart systemd-networkd", "networkctl reload", "networkctl reconfigure wg0"):
+        assert hosts.run(f"{script} || true; sleep 2; {_SETUP}").stdout.split() == ["unmanaged"]
+        assert hosts.state() == before
+    hosts.pings()
+    # It is the file that does it.
+    without = f"rm {_UNMANAGED}; systemctl restart systemd-networkd; sleep 5; {_SETUP}"
+    assert hosts.run(without).stdout.split() != ["unmanaged"]
+
+
+# --- systemd-resolved, or none ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.every_day("[trixie]")
+def test_a_host_without_resolved(worlds: _Worlds, suite: str) -> None:
+    """Of networkd's servers nobody hears, and wgnet says so."""
+    hosts = worlds.get(suite, "networkd")
+    assert hosts.status()["dns_unread"] is False
+    try:
+        hosts.run("systemctl mask --quiet --runtime --now systemd-resolved")
+        assert hosts.status()["dns_unread"] is True
+        assert "DNS: nobody here reads 10.80.0.1: systemd-resolved, " in hosts.run(f"{WGNET} status").stdout
+        # The rest is as planned, and neither put back nor found to be done again.
+        for command in ("apply", "plan --exit-code"):
+            done = hosts.run(f"{WGNET} {command}")
+            assert "warning[WG6023]: nobody here reads the DNS servers of 'wg0'" in done.stderr
+    finally:
+        hosts.run("systemctl unmask --quiet --runtime systemd-resolved; systemctl start systemd-resolved")
+    hosts.settle()
+    hosts.run(f"until resolvectl dns wg0 | grep -q {ADDRESSES[HUB]}; do sleep 0.3; done")
+    assert hosts.status()["dns_unread"] is False
+
+
+# --- firewalld -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.every_day()
+def test_the_zone_of_the_topology(worlds: _Worlds, suite: str) -> None:
+    """NetworkManager's interface is in its zone, and what comes through is what that lets in."""
+    hosts = worlds.get(suite, "networkmanager")
+    hosts.pings()
+    hosts.machine.put([File("/run/listener.py", _LISTENER.encode())], node=hosts.network.node(EDGE))
+    connect = f"echo >/dev/tcp/{ADDRESSES[EDGE]}/8080"
+    try:
+        hosts.run("systemd-run --quiet --unit=lab-listener python3 /run/listener.py; systemctl start firewalld")
+        zone = "until firewall-cmd --get-zone-of-interface=wg0 2>/dev/null; do sleep 0.5; done"
+        assert hosts.run(zone).stdout == "trusted\n"
+        hosts.run(connect, HUB)
+        # Its own default lets nobody in there.
+        hosts.run("firewall-cmd --quiet --zone=public --change-interface=wg0")
+        assert hosts.run(connect, HUB, check=False).status
+        hosts.run("nmcli connection up corp")
+        assert hosts.run(zone).stdout == "trusted\n"
+        hosts.pings()
+        hosts.run(connect, HUB)
+    finally:
+        hosts.run("systemctl stop firewalld lab-listener")
+    hosts.settle()
