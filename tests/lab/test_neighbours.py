@@ -1,4 +1,4 @@
-"""What else manages a machine's network: the other manager, firewalld, and systemd-resolved or none.
+"""What else manages a machine's network: the other manager, firewalld, netplan, and systemd-resolved or none.
 
 Input: three hosts of a world of its own, of which `edge` is under each manager in turn. Output: its tunnel stays as it
 is, or is what the neighbour's own words say; and where a file of wgnet's is what does it, the same goes wrong without.
@@ -8,12 +8,14 @@ docs/interop.md has the table. The hosts are shared: each test leaves them as it
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from example_keys import private_key
 
 from lab.conftest import Lab
@@ -23,10 +25,12 @@ from lab.product import WGNET, install_product
 from lab.running import Running
 from lab.scenarios import Scenario, prepare_texts
 from lab.settle import settle
+from lab.wiring import underlay_files
 from wgnet.syntax.spec import Manager
 
 HUB, EDGE, FAR = "fra", "edge", "far"
 ADDRESSES = {HUB: "10.80.0.1", EDGE: "10.80.0.2", FAR: "10.80.0.3"}
+NETPLAN = "/etc/netplan/50-lab.yaml"
 _LIMIT = 300
 #: What a neighbour could take away, in an order of its own.
 _STATE = (
@@ -244,6 +248,36 @@ def test_a_host_without_resolved(worlds: _Worlds, suite: str) -> None:
 # --- firewalld -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_day("[trixie]")
+def test_a_hub_behind_firewalld(worlds: _Worlds, suite: str) -> None:
+    """Status says what is dropped, and by whom; an administrator puts networkd's interface into a zone."""
+    hosts = worlds.get(suite, "networkd")
+    relayed = f"ping -q -n -c 2 -W 2 {ADDRESSES[EDGE]}"
+    hosts.pings(FAR, EDGE)
+    try:
+        # 1.3 says that it has started before it has.
+        hosts.run("systemctl start firewalld; until firewall-cmd --quiet --state; do sleep 0.5; done", HUB)
+        # What was under way goes on; a new ping is a new connection.
+        assert hosts.run(relayed, FAR, check=False).status
+        found = hosts.status(HUB)["firewall"]
+        assert [(one["need"], one["table"], one["hook"]) for one in found] == [
+            ("let in UDP port 51820", "firewalld", "input"),
+            ("forward IPv4 and IPv6 from wg0 to wg0", "firewalld", "forward"),
+        ]
+        # What docs/interop.md tells an administrator to do.
+        hosts.run(
+            "firewall-cmd --quiet --permanent --zone=trusted --change-interface=wg0\n"
+            "firewall-cmd --quiet --permanent --add-port=51820/udp\n"
+            "firewall-cmd --quiet --reload",
+            HUB,
+        )
+        hosts.pings(FAR, EDGE)
+        assert hosts.status(HUB)["firewall"] == []
+    finally:
+        hosts.run("systemctl stop firewalld; rm -f /etc/firewalld/zones/*.xml", HUB)
+    hosts.pings(FAR, EDGE)
+
+
 @pytest.mark.every_day()
 def test_the_zone_of_the_topology(worlds: _Worlds, suite: str) -> None:
     """NetworkManager's interface is in its zone, and what comes through is what that lets in."""
@@ -266,3 +300,68 @@ def test_the_zone_of_the_topology(worlds: _Worlds, suite: str) -> None:
     finally:
         hosts.run("systemctl stop firewalld lab-listener")
     hosts.settle()
+
+
+# --- netplan ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.every_day("[trixie]")
+def test_a_host_whose_underlay_is_netplans(worlds: _Worlds, suite: str) -> None:
+    """Its files lie beside wgnet's, none in the place of another, and `netplan apply` is nothing to the tunnel."""
+    hosts = worlds.get(suite, "networkd")
+    _hand_over_to_netplan(hosts)
+    ours = "ls /run/systemd/network /etc/systemd/network /run/NetworkManager/system-connections 2>/dev/null"
+    names = [name for name in hosts.run(ours, check=False).stdout.split() if "." in name and not name.endswith(":")]
+    assert len(names) == len(set(names))
+    assert any("netplan" in name for name in names)
+    hosts.settle()
+    hosts.pings()
+    digest = "sha256sum /etc/netplan/* $(find /run/systemd /run/NetworkManager -name '*netplan*' -type f | sort)"
+    theirs = hosts.run(digest).stdout
+    assert len(theirs.splitlines()) > 1
+    # What is applied beside it leaves it alone, and comes through its next run.
+    assert "nothing to do" in hosts.run(f"{WGNET} apply").stdout
+    hosts.run(f"sed -i 's/keepalive: .*25.*/keepalive: 21/' /etc/wgnet/corp.yaml; {WGNET} apply")
+    assert hosts.run("wg show wg0 persistent-keepalive").stdout.split()[-1] == "21"
+    assert hosts.run(digest).stdout == theirs
+    before = hosts.state()
+    # What a machine has and a container has not.
+    hosts.run("mount -o remount,rw /sys; mount -o remount,rw /sys/devices; systemctl start systemd-udevd")
+    said = hosts.run("netplan apply")
+    hosts.settle()
+    hosts.until(before)
+    assert "Traceback" not in said.stderr
+    assert hosts.run("wg show wg0 persistent-keepalive").stdout.split()[-1] == "21"
+    hosts.pings()
+    hosts.status()
+    assert hosts.run(digest).stdout == theirs
+    # The underlay is another's now.
+    worlds.close()
+
+
+def _hand_over_to_netplan(hosts: Neighbourhood) -> None:
+    """Boot `edge` with netplan's files in the place of those of its manager, made by netplan's own generator."""
+    (port,) = hosts.running.world.nodes[EDGE].ports
+    description = {
+        "addresses": list(port.addresses),
+        "routes": [
+            {"to": "::/0" if ":" in gateway else "0.0.0.0/0", "via": gateway, "on-link": True}
+            for gateway in port.gateways
+        ],
+        "accept-ra": False,
+        "optional": True,
+    }
+    made = {
+        "network": {
+            "version": 2,
+            "renderer": "networkd",
+            "ethernets": {port.name: description},
+        }
+    }
+    went = [
+        path for path, _, _ in underlay_files(hosts.running.world, EDGE, hosts.manager) if re.search(port.name, path)
+    ]
+    hosts.machine.put([File(NETPLAN, yaml.safe_dump(made).encode(), 0o600)], node=hosts.network.node(EDGE))
+    hosts.run(f"rm {' '.join(went)} /etc/systemd/system-generators/netplan")
+    hosts.network.power_off(EDGE)
+    assert hosts.network.boot([EDGE]) == []
