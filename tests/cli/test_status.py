@@ -99,6 +99,20 @@ def test_a_machine_as_planned(machine: Path) -> None:
     assert "firewall" not in done.out
 
 
+def test_the_machine_itself_needs_no_public_key_in_the_topology(machine: Path) -> None:
+    """A package's topology cannot know the key of who installs it; its peers' keys it must."""
+    own, hub = private_key("office", "laptop").public(), HUB
+    topology = machine / "root/etc/wgnet/office.yaml"
+    topology.write_text(OFFICE.replace(f'    public-key: "{own}"\n', ""))
+    done = status(machine, "--exit-code")
+    assert done.status == 0, done.out + done.err
+    assert "note[WG5001]: 'laptop' has no public key" in done.err
+    topology.write_text(OFFICE.replace(f'    public-key: "{hub}"\n', ""))
+    done = status(machine, "--exit-code")
+    assert done.status == 1
+    assert "error[WG5001]: 'fra' has no public key" in done.err
+
+
 def test_what_is_not_as_planned(machine: Path) -> None:
     """Each difference is a line, a peer that nobody knows goes by its key, and `--exit-code` tells."""
 

@@ -46,17 +46,25 @@ class Context:
         """The topology files that the command line names."""
         return [*getattr(self.options, "files", []), *getattr(self.options, "more_files", [])]
 
-    def read_fleet(self, *, missing_keys: Severity = Severity.ERROR, required: bool = True) -> Fleet | None:
+    def read_fleet(
+        self, *, missing_keys: Severity = Severity.ERROR, required: bool = True, here: bool = False
+    ) -> Fleet | None:
         """Read and check the command's topology files, or the system's; None when there are errors.
 
-        Unless one is `required`, no topology at all is a fleet without networks.
+        Unless one is `required`, no topology at all is a fleet without networks. A command about this machine, `here`,
+        needs no public key of the machine itself: a package's topology cannot know the key of who installs it.
         """
         from wgnet.cli.inputs import find_files, read_fleet
 
         files = find_files(self.files, getattr(self.options, "root", "/"), self.diagnostics, required=required)
         if self.diagnostics.has_errors:
             return None
-        return read_fleet(files, self.diagnostics, missing_keys=missing_keys)
+        host = None
+        if here:
+            from wgnet.cli.hosts import name_of_machine
+
+            host = name_of_machine(self)
+        return read_fleet(files, self.diagnostics, missing_keys=missing_keys, host=host)
 
     @property
     def failed(self) -> bool:

@@ -49,6 +49,11 @@ def this_host(context: Context, given: Sequence[str]) -> str | None:
     return None
 
 
+def name_of_machine(context: Context) -> str | None:
+    """Return the name of this machine, or None, and report nothing."""
+    return this_host(Context(options=context.options, output=context.output), getattr(context.options, "host", ()))
+
+
 def _first_line(path: str) -> str:
     """Return the first line of a file, empty where there is none. Raises `OSError`."""
     try:

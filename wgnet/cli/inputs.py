@@ -101,15 +101,17 @@ def read_bytes(file: str, diagnostics: Diagnostics) -> bytes | None:
         return None
 
 
-def read_fleet(files: Sequence[str], diagnostics: Diagnostics, *, missing_keys: Severity) -> Fleet | None:
+def read_fleet(
+    files: Sequence[str], diagnostics: Diagnostics, *, missing_keys: Severity, host: str | None = None
+) -> Fleet | None:
     """Read, resolve and check topology files; None when any of them, or all together, have errors.
 
-    `missing_keys` is how bad a host without a public key is.
+    `missing_keys` is how bad a host without a public key is; `host` needs none.
     """
     routings = []
     for file in files:
         own = Diagnostics(sources=diagnostics.sources)
-        _, routing = _read_routing(file, own, missing_keys)
+        _, routing = _read_routing(file, own, missing_keys, host)
         if routing is not None:
             routings.append(routing)
         diagnostics.items.extend(own.items)

@@ -34,7 +34,7 @@ def run(context: Context) -> int:
     if refuse_root(context):
         return EXIT_USAGE
     # When the last topology is gone, what it left is to go too.
-    fleet = context.read_fleet(required=bool(context.files))
+    fleet = context.read_fleet(required=bool(context.files), here=True)
     if fleet is None or context.failed:
         return context.status()
     bus = open_bus(context)

@@ -85,7 +85,7 @@ def run(context: Context) -> int:
     if options.output is None and str(context.root) != "/":
         context.output.error("wgnet plan: a running system has no --root; `plan -o DIR` compares a folder")
         return EXIT_USAGE
-    fleet = context.read_fleet(required=bool(context.files) or options.output is not None)
+    fleet = context.read_fleet(required=bool(context.files) or options.output is not None, here=options.output is None)
     if fleet is None or context.failed:
         return context.status()
     changes = _of_folder(context, fleet) if options.output is not None else _of_machine(context, fleet)

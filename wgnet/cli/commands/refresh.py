@@ -42,7 +42,7 @@ def run(context: Context) -> int:
         )
         return EXIT_NOT_STARTED
     # A machine without any topology has nothing to refresh, and no timer's run is to fail for that.
-    fleet = context.read_fleet(required=bool(context.files))
+    fleet = context.read_fleet(required=bool(context.files), here=True)
     if fleet is None or context.failed:
         return context.status()
     name = this_host(context, options.host)

@@ -58,7 +58,7 @@ def run(context: Context) -> int:
     if options.watch is not None and options.exit_code:
         context.output.error("wgnet status: --exit-code does not go with --watch, which does not end")
         return EXIT_USAGE
-    fleet = context.read_fleet(required=bool(context.files))
+    fleet = context.read_fleet(required=bool(context.files), here=True)
     if fleet is None or context.failed:
         return context.status()
     machine = _machine(context, fleet)
