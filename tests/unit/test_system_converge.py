@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 import pytest
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.device import DeviceSettings, LiveDevice
+from wgnet.live.state import Route
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system import apply as apply_module
@@ -188,6 +190,35 @@ def test_networkd_reads_files_that_are_right_where_nobody_may_have_read_them(
     assert world.called == ["reload"] * reloads
     again = [["daemon-reload"], ["restart", "wgnet-masquerade-wg0.service"]]
     assert called == (again if repeats else [["start", "wgnet-masquerade-wg0.service"]])
+
+
+def test_routes_that_networkd_leaves_are_taken_away_and_no_others(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the file asked for until now, and asks for no longer: the rest is somebody else's."""
+
+    def network(*routes: str) -> bytes:
+        return "".join(f"[Route]\nDestination={route}\nMetric=2000\n\n" for route in routes).encode()
+
+    def of(destination: str, metric: int = 2000) -> Route:
+        return Route(ipaddress.ip_network(destination), 254, metric, "wg0")
+
+    kernel = {of("10.1.0.0/24"), of("10.2.0.0/24"), of("fd01::/64"), of("10.9.0.0/24"), of("10.3.0.0/24", 50)}
+    monkeypatch.setattr(converge_module, "static_routes", lambda _: frozenset(kernel))
+    monkeypatch.setattr(converge_module, "delete_route", kernel.remove)
+    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
+    mine = InterfaceTarget(network="corp", name="wg0", manager=Manager.NETWORKD, device=device, mtu=1420, active=True)
+    path = NETDEV.replace(".netdev", ".network")
+    before = Artifact(path=path, network="corp", content=network("10.1.0.0/24", "fd01::/64", "10.3.0.0/24"))
+    after = Artifact(path=path, network="corp", content=network("10.2.0.0/24"))
+    converger = _converger(tmp_path, Target(artifacts=(after,), interfaces=(mine,)), artifacts=(before,))
+    assert converger.unfinished() == [
+        "wg0: expected no route 10.1.0.0/24 dev wg0 metric 2000",
+        "wg0: expected no route fd01::/64 dev wg0 metric 2000",
+    ]
+    converger.drop_routes()
+    assert kernel == {of("10.2.0.0/24"), of("10.9.0.0/24"), of("10.3.0.0/24", 50)}
+    assert converger.unfinished() == []
 
 
 def test_links_that_lost_what_networkd_gave_them_are_set_again(

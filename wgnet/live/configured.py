@@ -1,14 +1,17 @@
 """What files of systemd-networkd say that the kernel alone does not tell.
 
 Stage: live. Input: the text of a .netdev or .network as wgnet writes it; output: endpoints by public key, since a live
-one may be where a peer roamed to; names of peers; metrics of addresses. Opens nothing.
+one may be where a peer roamed to; names of peers; metrics of addresses; routes. Opens nothing.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
-__all__ = ["endpoints_of_netdev", "metrics_of_network", "names_of_netdev"]
+from wgnet.live.state import MAIN, Route
+
+__all__ = ["endpoints_of_netdev", "metrics_of_network", "names_of_netdev", "routes_of_network"]
 
 #: A section: its name, its comments, its keys.
 _Section = tuple[str, list[str], dict[str, str]]
@@ -55,3 +58,14 @@ def metrics_of_network(text: str) -> dict[str, int]:
         for name, _, keys in _sections(text)
         if name == "Address" and keys.get("RouteMetric", "").isdigit() and "Address" in keys
     }
+
+
+def routes_of_network(text: str, device: str) -> frozenset[Route]:
+    """Return the routes by a device that sections `[Route]` ask for, as the kernel has them."""
+    found = []
+    for name, _, keys in _sections(text):
+        if name == "Route" and "Destination" in keys:
+            destination = ipaddress.ip_network(keys["Destination"])
+            usual = 0 if destination.version == 4 else 1024
+            found.append(Route(destination, int(keys.get("Table", MAIN)), int(keys.get("Metric", usual)), device))
+    return frozenset(found)

@@ -42,6 +42,7 @@ _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
 #: FR_ACT_* of linux/fib_rules.h; those above 5 are numbered like route types.
 _ACTION_NAMES = {1: "lookup", 2: "goto", 3: "nop", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 LOCAL = _TABLES["local"]
+MAIN = _TABLES["main"]
 #: What a rule's JSON may have that is understood; `iif_detached` says that the interface is not there now.
 _RULE_KEYS = frozenset(
     (
@@ -94,7 +95,7 @@ class Route:
         words.append(str(self.destination))
         words += [] if self.gateway is None else [f"via {self.gateway}"]
         words += [] if self.device is None else [f"dev {self.device}"]
-        words += [] if self.table == _TABLES["main"] else [f"table {self.table}"]
+        words += [] if self.table == MAIN else [f"table {self.table}"]
         return " ".join([*words, f"metric {self.metric}"])
 
 

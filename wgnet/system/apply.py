@@ -423,9 +423,10 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path,
         converger.finish()
         Profiles.finish(converger.target.of(Manager.NETWORKMANAGER), diagnostics)
 
-    return list(
-        _settle(lambda: [*_differences(snapshot, interfaces, configured), *converger.unfinished()], finish),
-    )
+    def look() -> list[str]:
+        return [*_differences(snapshot, interfaces, configured), *converger.unfinished()]
+
+    return list(_settle(look, finish, lambda _: converger.drop_routes()))
 
 
 def _differences(

@@ -15,13 +15,23 @@ from pathlib import Path
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.changes import DeviceChange, device_change
-from wgnet.live.configured import metrics_of_network
+from wgnet.live.configured import metrics_of_network, routes_of_network
 from wgnet.live.device import LiveDevice
+from wgnet.live.state import Route
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system.dbus import Bus
 from wgnet.system.install import write_system
-from wgnet.system.links import delete_link, link_exists, mtu_of, set_metrics, set_mtu, wrong_metrics
+from wgnet.system.links import (
+    delete_link,
+    delete_route,
+    link_exists,
+    mtu_of,
+    set_metrics,
+    set_mtu,
+    static_routes,
+    wrong_metrics,
+)
 from wgnet.system.networkd import Networkd, netdev_path
 from wgnet.system.nm import NetworkManagerDaemon
 from wgnet.system.nm_apply import remove_profile
@@ -106,7 +116,11 @@ class Converger:
         self._set_metrics()
 
     def set_again(self, names: Collection[str]) -> None:
-        """Have networkd set those of its links anew from which somebody took what it once made. Raises `DBusError`."""
+        """Have networkd set those of its links anew from which somebody took what it once made.
+
+        Raises `DBusError`, and `ProgramError`.
+        """
+        self.drop_routes()
         for each in self.target.of(Manager.NETWORKD):
             if each.name in names and link_exists(each.name):
                 self._networkd.reconfigure(each.name)
@@ -192,19 +206,44 @@ class Converger:
             set_metrics(name, metrics)
 
     def unfinished(self) -> list[str]:
-        """Return what networkd set back after `finish`, a text each, as one that was restarted does. Raises as it."""
-        return [
+        """Return what networkd left or set back, a text each, as one that was restarted does. Raises `ProgramError`."""
+        metrics = [
             f"{name}: {address}: expected the metric {metric}"
             for name, metrics in self._metrics()
             for address, metric in wrong_metrics(name, metrics).items()
         ]
+        return metrics + [f"{route.device}: expected no route {route}" for route in self._left_routes()]
 
     def _metrics(self) -> Iterator[tuple[str, dict[str, int]]]:
-        wanted = {artifact.path: artifact.content for artifact in self.target.artifacts}
+        for name, _, text in self._networks():
+            yield name, metrics_of_network(text)
+
+    def drop_routes(self) -> None:
+        """Take away the routes that a link's file asked for until now and networkd leaves. Raises `ProgramError`.
+
+        From 257 on it takes its own for somebody else's when it sets a link anew, and leaves these where it was told to
+        (`ManageForeignRoutes=no`, networkd.conf(5)).
+        """
+        for route in self._left_routes():
+            delete_route(route)
+
+    def _left_routes(self) -> list[Route]:
+        found: list[Route] = []
+        for name, before, after in self._networks():
+            if gone := routes_of_network(before, name) - routes_of_network(after, name):
+                found += sorted(gone & static_routes(name), key=str)
+        return found
+
+    def _networks(self) -> Iterator[tuple[str, str, str]]:
+        """Yield networkd's links that are there, with the text of the .network as it stood, and as it is to be."""
+        standing, wanted = (
+            {artifact.path: artifact.content.decode(errors="replace") for artifact in artifacts}
+            for artifacts in (self.artifacts, self.target.artifacts)
+        )
         for each in self.target.of(Manager.NETWORKD):
-            content = wanted.get(f"/{netdev_path(each.name).removesuffix('.netdev')}.network", b"")
+            path = f"/{netdev_path(each.name).removesuffix('.netdev')}.network"
             if link_exists(each.name):
-                yield each.name, metrics_of_network(content.decode(errors="replace"))
+                yield each.name, standing.get(path, ""), wanted.get(path, "")
 
     # --- files, units, kernel parameters -----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Network interfaces of this host: whether they are there, their MTU, the metrics of their addresses, and their end.
+"""Network interfaces of this host: whether they are there, MTU, addresses' metrics, managers' routes, and their end.
 
 Stage: system. Must not make an interface: that is the managers' part.
 """
@@ -10,10 +10,21 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 
+from wgnet.live.state import NotUnderstoodError, Route, parse_routes
 from wgnet.system.programs import ProgramError, run_program
 
-__all__ = ["delete_link", "link_exists", "mtu_of", "set_metrics", "set_mtu"]
+__all__ = [
+    "delete_link",
+    "delete_route",
+    "link_exists",
+    "mtu_of",
+    "set_metrics",
+    "set_mtu",
+    "static_routes",
+    "wrong_metrics",
+]
 
 #: linux/sockios.h
 _SIOCGIFMTU = 0x8921
@@ -49,6 +60,32 @@ def mtu_of(name: str) -> int | None:
             return None
     mtu: int = struct.unpack("16si", answer[:20])[1]
     return mtu
+
+
+def static_routes(name: str) -> frozenset[Route]:
+    """Return the routes by an interface that a manager made (protocol `static`). Raises `ProgramError`."""
+    found: list[Route] = []
+    # Without IPv6 in the kernel, asking for it is an error.
+    for version in (4, 6) if Path("/proc/sys/net/ipv6").is_dir() else (4,):
+        words = [f"-{version}", "-N", "-j", "route", "show", "table", "all", "dev", name, "proto", "static"]
+        try:
+            found += parse_routes(run_program("ip", words, missing="iproute2"), version, name)
+        except NotUnderstoodError as error:
+            raise ProgramError(str(error)) from None
+    return frozenset(found)
+
+
+def delete_route(route: Route) -> None:
+    """Take away a route that a manager made; one that is gone by then is none. Raises `ProgramError`."""
+    words = ["table", str(route.table), "metric", str(route.metric), "proto", "static"]
+    try:
+        run_program(
+            "ip",
+            [f"-{route.destination.version}", "route", "del", str(route.destination), "dev", str(route.device), *words],
+        )
+    except ProgramError:
+        if route in static_routes(str(route.device)):
+            raise
 
 
 def wrong_metrics(name: str, metrics: Mapping[str, int]) -> dict[str, int]:
