@@ -2,7 +2,9 @@
 
 Input: a bus, and the number of the user whose agent it is. Output: which keys it was given to keep, by profile, and
 every call in order. It answers with what it keeps; where it keeps nothing and may ask the user, with what the test says
-the user types. Interface: org.freedesktop.NetworkManager.SecretAgent, the same from 1.36 to 1.58.
+the user types. As a program (`agent.py FOLDER`) it is the agent of whoever starts it, on the system's bus: FOLDER/calls
+is what it was asked, and its keyring; FOLDER/typed has what the user types. Interface:
+org.freedesktop.NetworkManager.SecretAgent, the same from 1.36 to 1.58.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -148,3 +151,11 @@ def _answer(message: Message, folder: Path, typed: str | None) -> Message | None
 def _note(log: Path, call: dict[str, Any]) -> None:
     with log.open("a") as file:
         file.write(f"{json.dumps(call)}\n")
+
+
+if __name__ == "__main__":
+    keyring = Path(sys.argv[1])
+    answer = keyring / "typed"
+    asyncio.run(
+        _serve("unix:path=/run/dbus/system_bus_socket", keyring, answer.read_text() if answer.exists() else None)
+    )
