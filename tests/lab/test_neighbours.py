@@ -248,7 +248,7 @@ def test_a_host_without_resolved(worlds: _Worlds, suite: str) -> None:
 # --- firewalld -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.every_day("[trixie]")
+@pytest.mark.every_day()
 def test_a_hub_behind_firewalld(worlds: _Worlds, suite: str) -> None:
     """Status says what is dropped, and by whom; an administrator puts networkd's interface into a zone."""
     hosts = worlds.get(suite, "networkd")
