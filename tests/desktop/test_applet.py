@@ -137,7 +137,8 @@ def test_the_keyring_keeps_the_key_through_every_change(screen: Screen, host: Bu
     apply = f"{WGNET} apply {file} --host laptop"
     status, said = session.run(f"{apply} --keys {store}")
     assert status == 0, said
-    assert "warning" not in said
+    # The agent takes part; that the links have preshared keys is another matter (WG4004).
+    assert "warning[WG6037]" not in said
 
     def in_keyring() -> str:
         return session.run(f"secret-tool lookup connection-uuid {uuid} setting-name wireguard setting-key private-key")[
