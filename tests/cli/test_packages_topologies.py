@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from cli.command import PROGRAM, Result, environment, wgnet_here
 from realparsers import require_root
+
+from wgnet.managers.networkmanager import profile_uuid
 
 KEYS = (
     "lp/qXJlJu0ZUNgPqO1hPhNzmqHZ0SlhwaUAhqMEISR8=",
@@ -259,3 +262,45 @@ def test_in_a_chroot_the_running_machines_name_says_nothing(names: Path) -> None
     done = _inside(script, str(root), "", CREDENTIALS_DIRECTORY=str(names))
     assert "error[WG6005]" in done.stderr, done.stderr
     assert "/etc/hostname" in done.stderr, done.stderr
+
+
+PROFILES = {network: profile_uuid(network, "edge") for network in ("alpha", "gamma")}
+
+
+@pytest.fixture
+def applied(tmp_path: Path) -> Image:
+    """Two networks of which `wgnet apply` made profiles; of one, gamma, the package goes. A person's profile beside."""
+    made = Image(tmp_path / "image")
+    made.put("alpha", topology("alpha", 81, own=f"{KEY}, manager: networkmanager"))
+    folder = made.root / "etc/NetworkManager/system-connections"
+    folder.mkdir(parents=True)
+    for network, uuid in PROFILES.items():
+        (folder / f"wgnet-{network}.nmconnection").write_text(f"[connection]\nid={network}\nuuid={uuid}\n")
+    (folder / "wgnet-mine.nmconnection").write_text("[connection]\nid=mine\n")
+    record = {uuid: {"network": network, "interface": network} for network, uuid in PROFILES.items()}
+    (made.root / "var/lib/wgnet").mkdir(parents=True)
+    (made.root / "var/lib/wgnet/profiles.json").write_text(json.dumps({"version": 1, "profiles": record}))
+    return made
+
+
+def profiles(image: Image) -> list[str]:
+    return sorted(path.name for path in (image.root / "etc/NetworkManager/system-connections").iterdir())
+
+
+def test_a_profile_goes_with_the_package_that_brought_its_network(applied: Image) -> None:
+    done = applied.render()
+    assert done.status == 0, done.err
+    assert "removed: the profile 'gamma'" in done.out
+    assert profiles(applied) == ["wgnet-alpha.nmconnection", "wgnet-mine.nmconnection"]
+    assert "removed" not in applied.render().out
+    # The last one, and nothing else of wgnet's is there.
+    (applied.root / "usr/lib/wgnet/alpha.yaml").unlink()
+    done = applied.render()
+    assert (done.status, profiles(applied)) == (0, ["wgnet-mine.nmconnection"]), done.err
+    assert not (applied.root / "var/lib/wgnet/profiles.json").exists()
+
+
+def test_a_profile_stays_where_nobody_knows_what_its_topology_says(applied: Image) -> None:
+    applied.put("gamma", "wgnet: 1\nnetwork: [")
+    assert applied.render().status == 1
+    assert profiles(applied) == ["wgnet-alpha.nmconnection", "wgnet-gamma.nmconnection", "wgnet-mine.nmconnection"]

@@ -17,7 +17,7 @@ from wgnet.cli.secrets import open_store
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.diagnostics.severity import Severity
-from wgnet.diagnostics.words import quote_names
+from wgnet.diagnostics.words import quote_names, system_reason
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.dispatch import host_key_paths
 from wgnet.plan.derive import Fleet
@@ -94,6 +94,8 @@ def _render_all(context: Context) -> int:
     touched = settled if aside else None
     report = _write_each(context, chosen, touched, settled | present, _not_ours(plans, theirs))
     status = _said(context, report, name, theirs)
+    if report is not None and None not in aside:
+        _forget_profiles(context, {*(plan.network for plan in plans), *(each for each in aside if each is not None)})
     kept = sorted(present - settled)
     if kept and report is not None:
         context.output.line(f"left as it was: {quote_names(kept)}")
@@ -212,7 +214,7 @@ def _remove_all(context: Context) -> int:
     """Remove what earlier runs wrote, for there is no topology any more; with nothing to remove that is an error."""
     options = context.options
     manifest = read_manifest(context.root, runtime=options.runtime, diagnostics=context.diagnostics)
-    if manifest is not None and not manifest.entries:
+    if manifest is not None and not manifest.entries and not _forget_profiles(context, ()):
         context.read_fleet()
         return context.status()
     report = write_system(
@@ -220,4 +222,28 @@ def _remove_all(context: Context) -> int:
     )
     if report is None:
         return not_written(context)
+    _forget_profiles(context, ())
     return summarize(context, report, "no network", str(context.root))
+
+
+def _forget_profiles(context: Context, stay: Collection[str]) -> bool:
+    """Remove profiles that `wgnet apply` made of networks that no topology describes; return whether there were any.
+
+    A package that is removed takes its network along, whoever wrote its files.
+    """
+    from wgnet.system.profiles import forget_profiles
+
+    if context.options.runtime:
+        return False
+    try:
+        networks = forget_profiles(context.root, stay)
+    except OSError as error:
+        context.diagnostics.report(
+            codes.CANNOT_WRITE, f"cannot remove '{error.filename}': {system_reason(error)}; the rest is done"
+        )
+        return True
+    for network in networks:
+        context.output.line(
+            f"removed: the profile '{network}', which `wgnet apply` made; it is off after the next boot"
+        )
+    return bool(networks)

@@ -32,7 +32,7 @@ from wgnet.system.target import InterfaceTarget, Target, keyfile_path
 from wgnet.system.wholefiles import make_folders, put_file
 from wgnet.system.wireguard import read_devices, set_device
 
-__all__ = ["Profiles", "ReportedError", "read_record", "read_record_file", "write_record_file"]
+__all__ = ["Profiles", "ReportedError", "forget_profiles", "read_record", "read_record_file", "write_record_file"]
 
 _RECORD = "var/lib/wgnet/profiles.json"
 _CHECKPOINTS = "var/lib/wgnet/apply/checkpoints.json"
@@ -66,6 +66,21 @@ def read_record_file(path: Path) -> dict[str, Owned]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def forget_profiles(root: Path, stay: Collection[str]) -> list[str]:
+    """Remove the keyfiles of profiles whose networks do not `stay`, from disk alone; return those networks, sorted.
+
+    For a root whose daemon is told nothing: NetworkManager has a profile until it reads its files again. Raises
+    `OSError`.
+    """
+    record = read_record(root)
+    gone = {uuid: each.network for uuid, each in record.items() if each.network not in stay}
+    for uuid in gone:
+        _remove_keyfiles(root, uuid)
+    if gone:
+        _write_record(root, [each for uuid, each in record.items() if uuid not in gone])
+    return sorted(set(gone.values()))
 
 
 def _write_record(root: Path, owned: Iterable[Owned]) -> None:
