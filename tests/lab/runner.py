@@ -40,7 +40,9 @@ _PACKAGES = {"systemd": "systemd", "network-manager": "NetworkManager", "wiregua
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the command line's options; a mistake in it exits with 2."""
     parser = argparse.ArgumentParser(
-        prog="tests/lab/run", description="Boot real Debian systems and prove in them what wgnet renders (docs/lab.md)."
+        prog="tests/lab/run",
+        description="Boot real Debian systems and prove in them what wgnet renders (docs/lab.md).",
+        epilog="$WGNET_LAB_PACKAGES names a folder with wgnet's Debian packages by suite; else those are built.",
     )
     parser.add_argument(
         "--suite", choices=(*SUITES, "all"), default=SUITES[0], help=f"the Debian suite (default: {SUITES[0]})"

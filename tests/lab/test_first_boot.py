@@ -15,18 +15,10 @@ import yaml
 from example_keys import private_key
 from helpers import REPOSITORY
 
+from lab.hub_and_edge import DISK, EDGE, HubAndEdge, topology
 from lab.machine import File, Machine
-from lab.network import HOSTS
-from lab.pinging import until_answered
 from lab.product import FOLDER, install_product
-from lab.running import Running
-from lab.scenarios import Scenario, prepare_texts
-from lab.settle import settle
-from wgnet.syntax.spec import Manager
 
-HUB, EDGE = "fra", "edge"
-HUB_ADDRESS = "10.80.0.1"
-DISK = f"{HOSTS}/{EDGE}/root"
 TOPOLOGY = f"{DISK}/usr/lib/wgnet/corp.yaml"
 #: What a package of wgnet brings beside its modules.
 PROGRAM = f'#!/bin/sh\nexport PYTHONPATH={FOLDER}\nexec python3 -m wgnet "$@"\n'
@@ -38,31 +30,16 @@ _NO_FILES = (
 )
 
 
-def topology(manager: str, *, key: bool) -> dict[str, Any]:
+def corp(manager: str, *, key: bool) -> dict[str, Any]:
     """Return a hub and a host behind which others masquerade; `key`: whether the host's public key is known."""
-    edge: dict[str, Any] = {"addresses": ["10.80.0.2"], "manager": manager}
-    edge |= {"advertise": ["192.168.99.0/24"], "masquerade": "true", "keepalive": "25"}
-    if key:
-        edge["public-key"] = private_key("corp", EDGE).public()
-    hub = {"addresses": [HUB_ADDRESS], "endpoint": "fra.example.net", "manager": "networkd"}
-    return {
-        "wgnet": "1",
-        "network": {"name": "corp", "interface": "wg0", "subnets": ["10.80.0.0/24"]},
-        "peering": [{"hub": HUB}],
-        "hosts": {HUB: {"public-key": private_key("corp", HUB).public(), **hub}, EDGE: edge},
-    }
+    return topology("corp", manager, key=key, edge={"advertise": ["192.168.99.0/24"], "masquerade": "true"})
 
 
-class Image:
+class Image(HubAndEdge):
     """The hub, and a host with wgnet as a package installs it, whose disk can be worked on while it is off."""
 
     def __init__(self, machine: Machine, suite: str, manager: str, folder: Path) -> None:
-        self.machine, self.manager = machine, manager
-        scenario = Scenario(suite, "image", manager)
-        managers = {HUB: Manager.NETWORKD, EDGE: Manager(manager)}
-        prepared = prepare_texts({"corp.yaml": topology(manager, key=True)}, scenario, folder, managers)
-        self.running = Running(machine, scenario, folder, prepared)
-        self.network = self.running.network
+        super().__init__(machine, suite, manager, folder, corp(manager, key=True))
         install_product(self.running, [EDGE])
         units = [File(f"/usr/lib/systemd/system/{path.name}", path.read_bytes(), 0o644) for path in UNITS.iterdir()]
         machine.put([File("/usr/bin/wgnet", PROGRAM.encode(), 0o755), *units], node=self.network.node(EDGE))
@@ -73,20 +50,12 @@ class Image:
 
     def put(self, *, key: bool) -> None:
         """Leave of the image what a distribution ships: no file that was rendered, no key, a package's topology."""
-        text = yaml.dump(topology(self.manager, key=key), sort_keys=False)
+        text = yaml.dump(corp(self.manager, key=key), sort_keys=False)
         self.machine.put([File(TOPOLOGY, text.encode(), 0o644)], first=_NO_FILES)
 
-    def boot(self) -> None:
+    def boot_named(self) -> None:
         """Boot the host; which one it is, it is told by a credential."""
-        assert self.network.boot([EDGE], {EDGE: {"wgnet.host": EDGE}}) == []
-        settle(self.network, self.running.managers, [EDGE])
-
-    def run(self, script: str) -> str:
-        return self.network.run(EDGE, script, timeout=90).stdout.strip()
-
-    def pings(self) -> None:
-        """Wait for an answer of the hub."""
-        self.network.run(EDGE, until_answered(HUB_ADDRESS, 40), timeout=120)
+        self.boot({"wgnet.host": EDGE})
 
 
 @pytest.fixture
@@ -95,7 +64,7 @@ def image(machine: Machine, suite: str, hub_manager: str, tmp_path: Path) -> Ite
     try:
         yield made
     finally:
-        made.running.close()
+        made.close()
 
 
 @pytest.mark.every_day("bookworm-networkd", "trixie-networkmanager")
@@ -107,19 +76,18 @@ def test_an_image_without_a_key_boots_with_its_tunnel_up(image: Image) -> None:
     # Nobody ships a key.
     shipped = f"find {DISK}/etc/wgnet -name '*.key'; grep -rliE '^private-?key *= *.' {DISK}/etc || true"
     assert image.machine.run(shipped).stdout == ""
-    image.boot()
+    image.boot_named()
     public = image.run("cat /etc/wgnet/corp.pub")
     assert image.run("wg show wg0 public-key") == public
     assert f"corp: {EDGE} {public} (in /etc/wgnet/corp.pub)" in image.run(
         "journalctl -b -q -o cat -u wgnet-keys.service"
     )
     # Whoever has the hub is told the key.
-    old = private_key("corp", EDGE).public()
-    image.network.run(HUB, f"wg set wg0 peer {old} remove peer {public} allowed-ips 10.80.0.2/32")
+    image.tell_hub(public)
     image.pings()
     # Once.
     image.network.power_off(EDGE)
-    image.boot()
+    image.boot_named()
     assert image.run("wg show wg0 public-key") == public
     assert image.run("systemctl show -P ConditionResult wgnet-keys.service") == "no"
     image.pings()
@@ -136,7 +104,7 @@ def test_a_boot_renders_below_run(image: Image) -> None:
         f"umask 027; cat >{DISK}/etc/wgnet/corp.key; chroot {DISK} chgrp systemd-network /etc/wgnet/corp.key",
         given=f"{key}\n",
     )
-    image.boot()
+    image.boot_named()
     image.pings()
     assert (
         image.run("find /etc/systemd /etc/NetworkManager /etc/sysctl.d -name '*wgnet-wg0*' -o -name 'wgnet-m*'") == ""
