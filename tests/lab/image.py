@@ -67,6 +67,7 @@ _MASKED = (
     "kmod-static-nodes.service",
     "ldconfig.service",
     "modprobe@.service",
+    "netplan-configure.service",  # what its generator is up to Debian 13; netplan's own scenario calls it
     "polkit.service",  # the bus starts it for NetworkManager; who is about users unmasks it
     "proc-sys-fs-binfmt_misc.automount",
     "run-lock.mount",
