@@ -7,6 +7,7 @@ its tunnel up, under a key that nobody shipped; and the same from /run alone, wh
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,8 @@ class Image(HubAndEdge):
 
 @pytest.fixture
 def image(machine: Machine, suite: str, hub_manager: str, tmp_path: Path) -> Iterator[Image]:
-    made = Image(machine, suite, hub_manager, tmp_path)
-    try:
+    with closing(Image(machine, suite, hub_manager, tmp_path)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.every_day("bookworm-networkd", "trixie-networkmanager")

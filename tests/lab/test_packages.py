@@ -7,6 +7,7 @@ its files there and takes them away; a running machine follows as docs/packaging
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -81,11 +82,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 @pytest.fixture
 def site(machine: Machine, suite: str, hub_manager: str, tmp_path: Path) -> Iterator[Site]:
-    made = Site(machine, suite, hub_manager, tmp_path)
-    try:
+    with closing(Site(machine, suite, hub_manager, tmp_path)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.every_day("trixie-networkmanager")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,12 +205,15 @@ def test_routes_that_networkd_leaves_are_taken_away_and_no_others(
         return Route(ipaddress.ip_network(destination), 254, metric, "wg0")
 
     kernel = {of("10.1.0.0/24"), of("10.2.0.0/24"), of("fd01::/64"), of("10.9.0.0/24"), of("10.3.0.0/24", 50)}
-    monkeypatch.setattr(converge_module, "static_routes", lambda _: frozenset(kernel))
+    kernel.add(replace(of("10.4.0.0/24"), protocol=3))  # a person's
+    monkeypatch.setattr(converge_module, "read_routes", lambda _: frozenset(kernel))
     monkeypatch.setattr(converge_module, "delete_route", kernel.remove)
     device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
     mine = InterfaceTarget(network="corp", name="wg0", manager=Manager.NETWORKD, device=device, mtu=1420, active=True)
     path = NETDEV.replace(".netdev", ".network")
-    before = Artifact(path=path, network="corp", content=network("10.1.0.0/24", "fd01::/64", "10.3.0.0/24"))
+    before = Artifact(
+        path=path, network="corp", content=network("10.1.0.0/24", "fd01::/64", "10.3.0.0/24", "10.4.0.0/24")
+    )
     after = Artifact(path=path, network="corp", content=network("10.2.0.0/24"))
     converger = _converger(tmp_path, Target(artifacts=(after,), interfaces=(mine,)), artifacts=(before,))
     assert converger.unfinished() == [
@@ -217,7 +221,7 @@ def test_routes_that_networkd_leaves_are_taken_away_and_no_others(
         "wg0: expected no route fd01::/64 dev wg0 metric 2000",
     ]
     converger.drop_routes()
-    assert kernel == {of("10.2.0.0/24"), of("10.9.0.0/24"), of("10.3.0.0/24", 50)}
+    assert kernel == {of("10.2.0.0/24"), of("10.9.0.0/24"), of("10.3.0.0/24", 50), of("10.4.0.0/24")}
     assert converger.unfinished() == []
 
 

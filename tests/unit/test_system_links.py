@@ -19,7 +19,8 @@ ip route add 10.8.0.0/16 dev d0
 """
 _READ = """
 from wgnet.live.configured import routes_of_network
-from wgnet.system.links import delete_route, set_metrics, static_routes, wrong_metrics
+from wgnet.system.links import delete_route, set_metrics, wrong_metrics
+from wgnet.system.live import read_routes
 
 wanted = {"10.0.0.1/24": 2000, "10.0.1.1/24": 2000, "10.0.2.1/24": 2000}
 assert wrong_metrics("d0", wanted) == {"10.0.1.1/24": 2000}
@@ -28,11 +29,12 @@ assert wrong_metrics("d0", wanted) == {}
 
 text = "[Route]\\nDestination=10.9.0.0/16\\nTable=77\\nMetric=5\\n\\n[Route]\\nDestination=fd99::/16\\n"
 routes = routes_of_network(text, "d0")
-assert len(routes) == 2 and static_routes("d0") == routes, (routes, static_routes("d0"))
-for left, route in enumerate(sorted(routes, key=str), 1):
+before = read_routes("d0")
+assert len(routes) == 2 and routes < before, (routes, before)
+for route in routes:
     delete_route(route)
-    assert len(static_routes("d0")) == 2 - left
     delete_route(route)
+assert read_routes("d0") == before - routes
 """
 
 

@@ -93,9 +93,9 @@ def _render_all(context: Context) -> int:
     chosen = {network: _without(each, theirs) for network, each in artifacts.items() if network in settled}
     touched = settled if aside else None
     report = _write_each(context, chosen, touched, settled | present, _not_ours(plans, theirs))
-    status = _said(context, report, name, theirs)
     if report is not None and None not in aside:
         _forget_profiles(context, {*(plan.network for plan in plans), *(each for each in aside if each is not None)})
+    status = _said(context, report, name, theirs)
     kept = sorted(present - settled)
     if kept and report is not None:
         context.output.line(f"left as it was: {quote_names(kept)}")
@@ -212,9 +212,11 @@ def _left_to_networkmanager(context: Context, plans: tuple[InterfacePlan, ...]) 
 
 def _remove_all(context: Context) -> int:
     """Remove what earlier runs wrote, for there is no topology any more; with nothing to remove that is an error."""
+    from wgnet.system.profiles import read_record
+
     options = context.options
     manifest = read_manifest(context.root, runtime=options.runtime, diagnostics=context.diagnostics)
-    if manifest is not None and not manifest.entries and not _forget_profiles(context, ()):
+    if manifest is not None and not manifest.entries and (options.runtime or not read_record(context.root)):
         context.read_fleet()
         return context.status()
     report = write_system(
@@ -226,24 +228,23 @@ def _remove_all(context: Context) -> int:
     return summarize(context, report, "no network", str(context.root))
 
 
-def _forget_profiles(context: Context, stay: Collection[str]) -> bool:
-    """Remove profiles that `wgnet apply` made of networks that no topology describes; return whether there were any.
+def _forget_profiles(context: Context, stay: Collection[str]) -> None:
+    """Remove profiles that `wgnet apply` made of networks that no topology describes.
 
     A package that is removed takes its network along, whoever wrote its files.
     """
     from wgnet.system.profiles import forget_profiles
 
     if context.options.runtime:
-        return False
+        return
     try:
         networks = forget_profiles(context.root, stay)
     except OSError as error:
         context.diagnostics.report(
             codes.CANNOT_WRITE, f"cannot remove '{error.filename}': {system_reason(error)}; the rest is done"
         )
-        return True
+        return
     for network in networks:
         context.output.line(
             f"removed: the profile '{network}', which `wgnet apply` made; it is off after the next boot"
         )
-    return bool(networks)

@@ -43,6 +43,8 @@ _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
 _ACTION_NAMES = {1: "lookup", 2: "goto", 3: "nop", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 LOCAL = _TABLES["local"]
 MAIN = _TABLES["main"]
+#: The protocol of routes that a manager made.
+STATIC = _PROTOCOLS["static"]
 #: What a rule's JSON may have that is understood; `iif_detached` says that the interface is not there now.
 _RULE_KEYS = frozenset(
     (

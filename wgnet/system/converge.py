@@ -17,7 +17,7 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.changes import DeviceChange, device_change
 from wgnet.live.configured import metrics_of_network, routes_of_network
 from wgnet.live.device import LiveDevice
-from wgnet.live.state import Route
+from wgnet.live.state import STATIC, Route
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system.dbus import Bus
@@ -29,9 +29,9 @@ from wgnet.system.links import (
     mtu_of,
     set_metrics,
     set_mtu,
-    static_routes,
     wrong_metrics,
 )
+from wgnet.system.live import read_routes
 from wgnet.system.networkd import Networkd, netdev_path
 from wgnet.system.nm import NetworkManagerDaemon
 from wgnet.system.nm_apply import remove_profile
@@ -118,7 +118,7 @@ class Converger:
     def set_again(self, names: Collection[str]) -> None:
         """Have networkd set those of its links anew from which somebody took what it once made.
 
-        Raises `DBusError`, and `ProgramError`.
+        Raises `DBusError`, and what `drop_routes` does.
         """
         self.drop_routes()
         for each in self.target.of(Manager.NETWORKD):
@@ -206,7 +206,10 @@ class Converger:
             set_metrics(name, metrics)
 
     def unfinished(self) -> list[str]:
-        """Return what networkd left or set back, a text each, as one that was restarted does. Raises `ProgramError`."""
+        """Return what networkd left or set back, a text each, as one that was restarted does.
+
+        Raises `ProgramError`, `LiveError`.
+        """
         metrics = [
             f"{name}: {address}: expected the metric {metric}"
             for name, metrics in self._metrics()
@@ -219,7 +222,9 @@ class Converger:
             yield name, metrics_of_network(text)
 
     def drop_routes(self) -> None:
-        """Take away the routes that a link's file asked for until now and networkd leaves. Raises `ProgramError`.
+        """Take away the routes that a link's file asked for until now and networkd leaves.
+
+        Raises `ProgramError`, `LiveError`.
 
         From 257 on it takes its own for somebody else's when it sets a link anew, and leaves these where it was told to
         (`ManageForeignRoutes=no`, networkd.conf(5)).
@@ -231,7 +236,8 @@ class Converger:
         found: list[Route] = []
         for name, before, after in self._networks():
             if gone := routes_of_network(before, name) - routes_of_network(after, name):
-                found += sorted(gone & static_routes(name), key=str)
+                left = [route for route in read_routes(name) if route in gone and route.protocol == STATIC]
+                found += sorted(left, key=str)
         return found
 
     def _networks(self) -> Iterator[tuple[str, str, str]]:

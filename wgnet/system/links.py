@@ -10,9 +10,9 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 
-from wgnet.live.state import NotUnderstoodError, Route, parse_routes
+from wgnet.live.state import Route
+from wgnet.system.live import read_routes
 from wgnet.system.programs import ProgramError, run_program
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "mtu_of",
     "set_metrics",
     "set_mtu",
-    "static_routes",
     "wrong_metrics",
 ]
 
@@ -62,21 +61,8 @@ def mtu_of(name: str) -> int | None:
     return mtu
 
 
-def static_routes(name: str) -> frozenset[Route]:
-    """Return the routes by an interface that a manager made (protocol `static`). Raises `ProgramError`."""
-    found: list[Route] = []
-    # Without IPv6 in the kernel, asking for it is an error.
-    for version in (4, 6) if Path("/proc/sys/net/ipv6").is_dir() else (4,):
-        words = [f"-{version}", "-N", "-j", "route", "show", "table", "all", "dev", name, "proto", "static"]
-        try:
-            found += parse_routes(run_program("ip", words, missing="iproute2"), version, name)
-        except NotUnderstoodError as error:
-            raise ProgramError(str(error)) from None
-    return frozenset(found)
-
-
 def delete_route(route: Route) -> None:
-    """Take away a route that a manager made; one that is gone by then is none. Raises `ProgramError`."""
+    """Take away a route that a manager made; one that is gone by then is none. Raises `ProgramError`, `LiveError`."""
     words = ["table", str(route.table), "metric", str(route.metric), "proto", "static"]
     try:
         run_program(
@@ -84,7 +70,7 @@ def delete_route(route: Route) -> None:
             [f"-{route.destination.version}", "route", "del", str(route.destination), "dev", str(route.device), *words],
         )
     except ProgramError:
-        if route in static_routes(str(route.device)):
+        if route in read_routes(str(route.device)):
             raise
 
 

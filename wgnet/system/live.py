@@ -7,7 +7,7 @@ can be helped: they may be the Internet's.
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from wgnet.live.state import (
 )
 from wgnet.system.programs import ProgramError, find_program, run_program
 
-__all__ = ["LiveError", "has_resolved", "read_public_state", "read_ruleset", "read_state"]
+__all__ = ["LiveError", "has_resolved", "read_public_state", "read_routes", "read_ruleset", "read_state"]
 
 _PARAMETERS = Path("/proc/sys/net")
 _RESOLVED = Path("/run/systemd/resolve/io.systemd.Resolve")
@@ -65,19 +65,14 @@ def _read_state(names: Collection[str] | None, *, wholly: bool) -> LiveState:
 
         dump = ask("wg", "show", "all", "dump") if wholly else None
         links = ask("ip", "-j", "-d", "address", "show")
-        # Without IPv6 in the kernel, asking for it is an error.
-        versions = (4, 6) if (_PARAMETERS / "ipv6").is_dir() else (4,)
+        versions = _ip_versions()
         rules = {version: ask("ip", f"-{version}", "-N", "-j", "rule", "show") for version in versions}
         tables = pool.submit(_tables) if wholly else None
         try:
             devices = {} if dump is None else parse_dump(dump.result())
             found = parse_links(links.result(), _forwarding)
             asked = [name for name in found if name in (devices if names is None else names)]
-            routes = [
-                (version, device, ask("ip", f"-{version}", "-N", "-j", "route", "show", "table", "all", *words))
-                for version in versions
-                for device, words in _filters(asked)
-            ]
+            routes = _ask_routes(ask, asked)
             dns = pool.submit(_dns, bool(asked))
             return LiveState(
                 devices=devices,
@@ -91,6 +86,15 @@ def _read_state(names: Collection[str] | None, *, wholly: bool) -> LiveState:
                 devices_known=wholly,
             )
         except (NotADumpError, NotUnderstoodError) as error:
+            raise LiveError(str(error)) from None
+
+
+def read_routes(name: str) -> frozenset[Route]:
+    """Return the routes by one interface, of every table but `local`. Raises `LiveError`."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        try:
+            return frozenset(_routes(_ask_routes(lambda tool, *words: pool.submit(_run, tool, words), [name])))
+        except NotUnderstoodError as error:
             raise LiveError(str(error)) from None
 
 
@@ -119,6 +123,19 @@ def _run(name: str, arguments: Sequence[str]) -> str:
                 f"'{name}' is not allowed to read the live state", "run it as root (CAP_NET_ADMIN)"
             ) from None
         raise LiveError(text) from None
+
+
+def _ip_versions() -> tuple[int, ...]:
+    # Without IPv6 in the kernel, asking for it is an error.
+    return (4, 6) if (_PARAMETERS / "ipv6").is_dir() else (4,)
+
+
+def _ask_routes(ask: Callable[..., Future[str]], names: Sequence[str]) -> list[tuple[int, str | None, Future[str]]]:
+    return [
+        (version, device, ask("ip", f"-{version}", "-N", "-j", "route", "show", "table", "all", *words))
+        for version in _ip_versions()
+        for device, words in _filters(names)
+    ]
 
 
 def _filters(names: Sequence[str]) -> Iterator[tuple[str | None, tuple[str, ...]]]:
