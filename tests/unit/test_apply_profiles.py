@@ -250,3 +250,28 @@ def test_an_endpoint_that_the_change_has_set_is_set_back_and_no_other(
     wanted = restored_device(snapshot.devices()["wg0"])
     assert not device_change(after, wanted, snapshot.endpoints_to_leave(wanted))
     assert [(peer.public_key, peer.endpoint) for peer in change.peers] == [(CHANGED, "192.0.2.1:1")]
+
+
+@pytest.mark.parametrize(("handshake", "are_set"), [(0, ["192.0.2.1:1"]), (1000, [])])
+def test_an_endpoint_of_nobody_is_not_kept_for_one_that_a_peer_roamed_to(
+    monkeypatch: pytest.MonkeyPatch, handshake: int, are_set: list[str]
+) -> None:
+    """What a restarted NetworkManager has set of a configuration that is gone."""
+    live = parse_dump(
+        f"wg0\t{'k' * 42}A=\t{'l' * 42}A=\t51820\toff\n"
+        f"wg0\t{CHANGED}\t(none)\t192.0.2.9:9\t10.0.0.1/32\t{handshake}\t0\t0\toff\n"
+    )
+    monkeypatch.setattr(profiles_module, "read_devices", lambda: live)
+    found: list[DeviceChange] = []
+    monkeypatch.setattr(profiles_module, "set_device", lambda change, _: found.append(change))
+    settings = restored_device(live["wg0"])
+    peers = {CHANGED: replace(settings.peers[CHANGED], endpoint="192.0.2.1:1")}
+    mine = replace(wanted().interfaces[0], device=replace(settings, peers=peers))
+
+    def finish() -> None:
+        Profiles.finish([mine], Diagnostics())
+
+    for settle in (Profiles._settling(mine, {CHANGED: "192.0.2.1:1"}, Diagnostics()), finish):
+        found.clear()
+        settle()
+        assert [peer.endpoint for change in found for peer in change.peers] == are_set

@@ -93,7 +93,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
         def adopt(self) -> None: ...
 
         @staticmethod
-        def finish(*_: object) -> None: ...
+        def finish(*_: object) -> None:
+            found.called.append("finish profiles")
 
         def apply(self, *_: object) -> None: ...
 
@@ -196,7 +197,15 @@ def test_what_somebody_took_from_a_link_is_set_again(
     gone = Drift(interface="wg0", aspect="address", subject="10.0.0.1", expected="10.0.0.1/24", found=None)
     world.drift = [[DRIFT], [gone, DRIFT], [gone], [], []]
     assert application(tmp_path).run() is Outcome.DONE
-    assert world.called == ["change", "set ['wg0'] again", "finish", "finish", "settle"]
+    assert world.called == [
+        "change",
+        "set ['wg0'] again",
+        "finish",
+        "finish profiles",
+        "finish",
+        "finish profiles",
+        "settle",
+    ]
 
 
 def test_a_metric_that_a_manager_sets_back_is_set_again(
@@ -208,7 +217,7 @@ def test_a_metric_that_a_manager_sets_back_is_set_again(
     world.drift = [[DRIFT], [], [], [], []]
     world.unfinished = [[], ["wg0: 10.0.0.1/24: expected the metric 2000"]]
     assert application(tmp_path).run() is Outcome.DONE
-    assert world.called == ["change", "finish", "settle"]
+    assert world.called == ["change", "finish", "finish profiles", "settle"]
 
 
 def test_what_a_manager_sets_back_is_set_again(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +226,7 @@ def test_what_a_manager_sets_back_is_set_again(world: World, tmp_path: Path, mon
     # Right at the first look, then set back by who answers before it is done.
     world.drift = [[DRIFT], [], [DRIFT], [], []]
     assert application(tmp_path).run() is Outcome.DONE
-    assert world.called == ["change", "finish", "settle"]
+    assert world.called == ["change", "finish", "finish profiles", "settle"]
 
 
 def test_a_name_without_address_is_no_reason_to_go_back(world: World, tmp_path: Path) -> None:

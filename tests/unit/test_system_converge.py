@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,9 +129,15 @@ def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.
         profiles={UUID: None},
     )
     monkeypatch.setattr(Profiles, "restore", lambda *_: world.called.append("profiles"))
-    monkeypatch.setattr(apply_module, "_settle", lambda *_: [])
+    monkeypatch.setattr(Converger, "drop_routes", lambda _: world.called.append("drop routes"))
+
+    def settle(_: object, finish: Callable[[], None], when_nobody_is_at_work: Callable[[list[str]], None]) -> list[str]:
+        when_nobody_is_at_work([])
+        return []
+
+    monkeypatch.setattr(apply_module, "_settle", settle)
     assert apply_module._restore(snapshot, None, Diagnostics(), tmp_path, repeats=False) == []  # type: ignore[arg-type]
-    assert world.called == [f"remove {UUID}", "reload", "profiles"]
+    assert world.called == [f"remove {UUID}", "reload", "profiles", "drop routes"]
 
 
 CONF = "/etc/NetworkManager/conf.d/50-wgnet-wg0.conf"

@@ -143,6 +143,19 @@ def test_disarming_leaves_nothing_but_what_to_go_back_to(root: Path, units: list
     assert ["systemctl", "--no-block", "stop", "wgnet-confirm.timer", f"wgnet-guard-{os.getpid()}.service"] in units
 
 
+def test_a_way_back_is_the_first_again_after_another_change(root: Path, units: list[list[str]]) -> None:
+    """What one that came to no end left is nothing to the next change; nor what a way back that arrived did."""
+    guard = Guard(root)
+    with guard.locked():
+        guard.arm(snapshot(), limit=300)
+        assert [guard.begin_way_back(), guard.begin_way_back()] == [False, True]
+        guard.arm(snapshot(), limit=300)
+        assert not guard.begin_way_back()
+        guard.forget()
+        assert not guard.begin_way_back()
+    assert units
+
+
 def test_somebody_watches_before_anything_is_armed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in between, an armed change would have nobody to put it back."""
     seen: list[bool] = []
