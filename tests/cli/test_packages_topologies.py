@@ -180,6 +180,56 @@ def test_a_host_whose_key_is_yet_to_be_made_has_files_without_it(image: Image) -
     assert image.render().status == 1  # `home` has no key, and is not this host
 
 
+def test_links_of_an_image_are_read_as_it_reads_them(image: Image, tmp_path: Path) -> None:
+    """Nothing of the machine that builds it comes into its files, nor into what is said of them."""
+    secret = tmp_path / "secret"
+    secret.write_text("of-the-builder: 1\n{# of-the-builder #}\n")
+    (image.root / "srv").mkdir()
+    (image.root / "srv/there.yaml").write_text(topology("alpha", 85, own=KEY))
+    (image.root / "srv/host").write_text("edge\n")
+    (image.root / "etc/wgnet/host").unlink()
+    (image.root / "etc/wgnet/host").symlink_to("/srv/host")
+    (image.root / "usr/lib/wgnet/alpha.yaml").unlink()
+    (image.root / "usr/lib/wgnet/alpha.yaml").symlink_to("/srv/there.yaml")
+    assert image.render().status == 0
+    assert "10.85.0.2/24" in image.files["50-wgnet-alpha.network"]
+    for place in (str(secret), os.path.relpath(secret, image.root / "usr/lib/wgnet"), "gamma.yaml"):
+        link = image.root / "usr/lib/wgnet/gamma.yaml"
+        link.unlink(missing_ok=True)
+        link.symlink_to(place)
+        done = image.render()
+        assert (done.status, image.interfaces) == (1, ["alpha", "beta"])
+        assert "gamma.yaml' cannot be read" in done.err
+        assert "of-the-builder" not in done.err
+    link.unlink()
+    templates = image.root / "etc/wgnet/templates/networkd"
+    templates.mkdir(parents=True)
+    (templates / "network.j2").symlink_to(secret)
+    (image.root / "srv/there.yaml").write_text(topology("alpha", 86, own=KEY))
+    done = image.render()
+    assert (done.status, "points to a file that does not exist" in done.err) == (1, True), done.err
+    assert not [text for text in image.files.values() if "of-the-builder" in text]
+    # A folder of the system's that leads elsewhere, too.
+    (image.root / "run").mkdir()
+    (image.root / "run/wgnet").symlink_to(tmp_path)
+    (tmp_path / "delta.yaml").write_text(topology("delta", 87, own=KEY))
+    (templates / "network.j2").unlink()
+    assert (image.render().status, image.interfaces) == (0, ["alpha", "beta"])
+
+
+def test_a_topology_that_lies_elsewhere_by_a_link_is_not_edited(image: Image, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.yaml"
+    outside.write_text(topology("alpha", 81))
+    (image.root / "srv").mkdir()
+    (image.root / "srv/alpha.yaml").write_text(topology("alpha", 81))
+    (image.root / "etc/wgnet/alpha.yaml").symlink_to(f"/srv/../..{outside}")
+    for _ in range(2):
+        wgnet_here("keys", "generate", "--root", image.root)
+        assert outside.read_text() == topology("alpha", 81)
+        (image.root / "etc/wgnet/alpha.yaml").unlink(missing_ok=True)
+        (image.root / "etc/wgnet/alpha.yaml").symlink_to("/srv/alpha.yaml")
+
+
 # --- whose files are they? -------------------------------------------------------------------------------------------
 
 

@@ -190,9 +190,15 @@ def test_a_change_that_fails_keeps_no_other_from_being_made(machine: Machine) ->
     machine.dump(switched=5)
     (machine.folder / "fails").write_text("127.0.0.2:51820")
     done = machine.refresh("--quiet")
-    assert done.status == 6
+    assert done.status == 5
     assert "error[WG6040]: 'many' on 'wg0' could not be changed" in done.err
     assert machine.was_set() == [f"wg0 peer {D} allowed-ips 10.80.0.4/32"]
+
+
+def test_where_nothing_could_be_changed_the_status_says_so(machine: Machine) -> None:
+    (machine.folder / "fails").write_text("127.0.0.2:51820")
+    assert machine.refresh("--quiet").status == 6
+    assert machine.was_set() == []
 
 
 def test_an_interface_that_is_not_there_is_nothing_to_refresh(machine: Machine) -> None:

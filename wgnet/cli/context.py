@@ -17,6 +17,7 @@ EXIT_DONE = 0
 EXIT_TOPOLOGY = 1
 EXIT_USAGE = 2
 EXIT_CHANGES = 3
+EXIT_IN_PART = 5
 EXIT_NOT_STARTED = 6
 
 
@@ -47,24 +48,22 @@ class Context:
         return [*getattr(self.options, "files", []), *getattr(self.options, "more_files", [])]
 
     def read_fleet(
-        self, *, missing_keys: Severity = Severity.ERROR, required: bool = True, here: bool = False
+        self, *, missing_keys: Severity = Severity.ERROR, required: bool = True, host: str | None = None
     ) -> Fleet | None:
         """Read and check the command's topology files, or the system's; None when there are errors.
 
-        Unless one is `required`, no topology at all is a fleet without networks. A command about this machine, `here`,
-        needs no public key of the machine itself: a package's topology cannot know the key of who installs it.
+        Unless one is `required`, no topology at all is a fleet without networks. A command about this machine, which is
+        `host`, needs no public key of the machine itself: a package's topology cannot know the key of who installs it.
         """
         from wgnet.cli.inputs import find_files, read_fleet
 
-        files = find_files(self.files, getattr(self.options, "root", "/"), self.diagnostics, required=required)
+        root = getattr(self.options, "root", "/")
+        files = find_files(self.files, root, self.diagnostics, required=required)
         if self.diagnostics.has_errors:
             return None
-        host = None
-        if here:
-            from wgnet.cli.hosts import name_of_machine
-
-            host = name_of_machine(self)
-        return read_fleet(files, self.diagnostics, missing_keys=missing_keys, host=host)
+        return read_fleet(
+            files, self.diagnostics, missing_keys=missing_keys, host=host, root="/" if self.files else root
+        )
 
     @property
     def failed(self) -> bool:

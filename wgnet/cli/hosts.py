@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from wgnet.cli.context import Context
 from wgnet.diagnostics import codes
 from wgnet.diagnostics.words import system_reason
+from wgnet.system.rootpath import path_below
 
 #: How much is read of the file that names the host, in bytes: a line.
 MAX_NAME = 4096
@@ -31,7 +32,7 @@ def this_host(context: Context, given: Sequence[str]) -> str | None:
         return told
     path = context.root / "etc/wgnet/host"
     try:
-        if name := _first_line(str(path)):
+        if name := _first_line(path_below(str(context.root), "etc/wgnet/host")):
             return name
     except OSError as error:
         context.diagnostics.report(codes.UNKNOWN_HOST_ARGUMENT, f"'{path}' cannot be read: {system_reason(error)}")

@@ -75,7 +75,9 @@ def _render_all(context: Context) -> int:
         return EXIT_NOT_STARTED
     manifest = read_manifest(context.root, runtime=options.runtime, diagnostics=Diagnostics())
     present = {entry.network for entry in manifest.entries.values()} if manifest is not None else set()
-    sound = read_sound_fleet(files, context.diagnostics, host=name, present=present, strict=options.strict)
+    sound = read_sound_fleet(
+        files, context.diagnostics, host=name, present=present, strict=options.strict, root=options.root
+    )
     rendering = _rendering(context, sound.fleet)
     artifacts: dict[str, list[Artifact]] = {routing.topology.name: [] for routing in sound.fleet.routings}
     aside = set(sound.aside.values())

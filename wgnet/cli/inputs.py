@@ -20,6 +20,7 @@ from wgnet.record import record
 from wgnet.routing.allowed_ips import Routing
 from wgnet.syntax.decode import parse_specification
 from wgnet.syntax.events import MAX_BYTES
+from wgnet.system.rootpath import path_below
 
 #: Where the system's topologies are; the same file name in an earlier folder replaces (as systemd's do).
 SYSTEM_FOLDERS = ("etc/wgnet", "run/wgnet", "usr/local/lib/wgnet", "usr/lib/wgnet")
@@ -36,7 +37,7 @@ def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics, *,
     folders = [os.path.join(root, folder) for folder in SYSTEM_FOLDERS]
     for folder in folders:
         try:
-            names = sorted(os.listdir(folder))
+            names = sorted(os.listdir(really(folder, root)))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -53,7 +54,7 @@ def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics, *,
                 )
             elif name.endswith(".yaml") and not name.startswith("."):
                 chosen.setdefault(name, path)
-    files = [path for _, path in sorted(chosen.items()) if not _is_masked(path)]
+    files = [path for _, path in sorted(chosen.items()) if not _is_masked(path, root)]
     if not files and required and not diagnostics.has_errors:
         diagnostics.report(
             codes.NO_TOPOLOGY,
@@ -63,15 +64,21 @@ def find_files(arguments: Sequence[str], root: str, diagnostics: Diagnostics, *,
     return files
 
 
-def _is_masked(path: str) -> bool:
+def really(file: str, root: str) -> str:
+    """Return where a file or folder, whose path begins with the root, lies. Raises `OSError` as `path_below` does."""
+    return path_below(root, os.path.relpath(file, root))
+
+
+def _is_masked(path: str, root: str) -> bool:
     """Whether the file is empty or a link to /dev/null, which hides the file of that name in later folders.
 
     Any way to write the link will do; and the link as such, where a root to be has no /dev yet.
     """
     try:
-        if os.path.islink(path) and os.readlink(path) == "/dev/null":
+        place = really(path, root)
+        if os.path.islink(path) and place == os.path.join(root, "dev/null"):
             return True
-        status = os.stat(path)
+        status = os.stat(place)
     except OSError:
         return False
     if stat.S_ISCHR(status.st_mode):
@@ -79,15 +86,19 @@ def _is_masked(path: str) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
-def read_bytes(file: str, diagnostics: Diagnostics) -> bytes | None:
-    """Read one file (`-` is standard input), at most a little more than a topology may have."""
+def read_bytes(file: str, diagnostics: Diagnostics, root: str = "/") -> bytes | None:
+    """Read one file (`-` is standard input), at most a little more than a topology may have.
+
+    With another `root` it is one of the system's below that.
+    """
     try:
         if file == "-":
             if sys.stdin is None:
                 raise OSError(errno.EBADF, "standard input is closed")
             return sys.stdin.buffer.read(MAX_BYTES + 1)
         # Opening a pipe that nobody writes to would wait for ever; reading one is the end of the file at once.
-        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as stream:
+        path = file if root == "/" else really(file, root)
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as stream:
             if stat.S_ISDIR(os.fstat(stream.fileno()).st_mode):
                 raise IsADirectoryError(errno.EISDIR, "Is a directory")
             os.set_blocking(stream.fileno(), True)
@@ -102,16 +113,22 @@ def read_bytes(file: str, diagnostics: Diagnostics) -> bytes | None:
 
 
 def read_fleet(
-    files: Sequence[str], diagnostics: Diagnostics, *, missing_keys: Severity, host: str | None = None
+    files: Sequence[str],
+    diagnostics: Diagnostics,
+    *,
+    missing_keys: Severity,
+    host: str | None = None,
+    root: str = "/",
 ) -> Fleet | None:
     """Read, resolve and check topology files; None when any of them, or all together, have errors.
 
-    `missing_keys` is how bad a host without a public key is; `host` needs none.
+    `missing_keys` is how bad a host without a public key is; `host` needs none. With another `root` they are the
+    system's below that.
     """
     routings = []
     for file in files:
         own = Diagnostics(sources=diagnostics.sources)
-        _, routing = _read_routing(file, own, missing_keys, host)
+        _, routing = _read_routing(file, own, missing_keys, host, root)
         if routing is not None:
             routings.append(routing)
         diagnostics.items.extend(own.items)
@@ -123,10 +140,10 @@ def read_fleet(
 
 
 def _read_routing(
-    file: str, diagnostics: Diagnostics, missing_keys: Severity, host: str | None = None
+    file: str, diagnostics: Diagnostics, missing_keys: Severity, host: str | None, root: str
 ) -> tuple[str | None, Routing | None]:
     """Return the name of a file's network as far as it can be told, and its routing, which may have errors."""
-    data = read_bytes(file, diagnostics)
+    data = read_bytes(file, diagnostics, root)
     return (None, None) if data is None else _parse_routing(data, file, diagnostics, missing_keys, host)
 
 
@@ -167,8 +184,9 @@ def read_sound_fleet(
     host: str | None = None,
     missing_keys: Severity = Severity.ERROR,
     strict: bool = False,
+    root: str = "/",
 ) -> SoundFleet:
-    """Read the system's topology files; one that has errors, or does not go with the others, is set aside alone.
+    """Read the system's topologies; one that has errors, or does not go with the others, is set aside alone.
 
     Of files that contradict each other the administrator's stays, then those whose networks are `present`. The `host`
     itself needs no public key to be in one; `missing_keys` is how bad that is of others. With `strict` warnings are
@@ -178,7 +196,7 @@ def read_sound_fleet(
     found: list[tuple[str, Routing]] = []
     for file in files:
         own = Diagnostics(sources=diagnostics.sources)
-        network, routing = _read_routing(file, own, missing_keys, host)
+        network, routing = _read_routing(file, own, missing_keys, host, root)
         if routing is None or not _is_sound(own, strict):
             aside[file] = network
         else:

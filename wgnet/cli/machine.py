@@ -21,7 +21,6 @@ from wgnet.live.wanted import WantedInterface, wanted_interface
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.base import InterfaceSecrets
 from wgnet.managers.dispatch import Managers, host_key_paths
-from wgnet.managers.templates import Templates
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
 from wgnet.record import replace
@@ -31,6 +30,7 @@ from wgnet.system.live import has_resolved
 from wgnet.system.networkd import Networkd
 from wgnet.system.nm import NetworkManagerDaemon, NmError
 from wgnet.system.programs import ProgramError, find_program, run_program
+from wgnet.system.rootpath import own_templates
 from wgnet.system.secrets import SecretFinder
 from wgnet.system.target import InterfaceTarget, Target, interface_target, keyfile_path
 
@@ -96,7 +96,7 @@ def plan_machine(context: Context, fleet: Fleet, bus: Bus) -> MachinePlan | None
     if not fleet.routings:
         return MachinePlan(name="", plans=(), target=Target(artifacts=(), interfaces=(), networks=None), wanted=())
     finder = SecretFinder(store=open_store(context), root=context.root)
-    managers = Managers(Templates(context.root / "etc/wgnet/templates"))
+    managers = Managers(own_templates(context.root))
     artifacts: dict[str, Artifact] = {}
     interfaces: list[InterfaceTarget] = []
     wanted: list[WantedInterface] = []

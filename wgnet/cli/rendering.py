@@ -15,11 +15,11 @@ from wgnet.diagnostics.severity import Severity
 from wgnet.diagnostics.words import quote_names
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.dispatch import Managers
-from wgnet.managers.templates import Templates
 from wgnet.model.topology import Host
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
 from wgnet.system.outcome import WriteReport
+from wgnet.system.rootpath import own_templates
 from wgnet.system.secrets import SecretFinder
 
 
@@ -31,7 +31,7 @@ class Rendering:
         self.fleet = fleet
         self.secrets = secrets
         # A person's own templates are the system's, also when files are made for other hosts.
-        self.managers = Managers(Templates(context.root / "etc/wgnet/templates"), base)
+        self.managers = Managers(own_templates(context.root), base)
 
     def artifacts(self, name: str) -> list[Artifact]:
         """Return one host's files; what they lack of secrets is a warning each."""

@@ -27,6 +27,7 @@ from wgnet.model.topology import Host
 from wgnet.plan.derive import Fleet
 from wgnet.routing.allowed_ips import Routing
 from wgnet.syntax.spec import Manager
+from wgnet.system.hostkeys import host_key_ownership
 from wgnet.system.keyplaces import HostPlace, KeyPlace, StorePlace
 from wgnet.system.keystore import KeyStore
 from wgnet.system.secrets import SecretFinder
@@ -141,12 +142,10 @@ def _place(run: _Run, routing: Routing, host: Host) -> KeyPlace | None:
         return StorePlace(store=run.store, network=routing.topology.name, host=host.name)
     if host.private_key.kind != "file":
         return None
-    from wgnet.cli.commands.keys import host_key_ownership
-
     return HostPlace(
         root=run.context.root,
         path=PurePosixPath(host.private_key.name),
-        ownership=lambda: host_key_ownership(run.context, host),
+        ownership=lambda: host_key_ownership(host.manager, run.context.diagnostics),
     )
 
 

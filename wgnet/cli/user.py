@@ -28,7 +28,6 @@ from wgnet.managers.inline import preshared_key
 from wgnet.managers.neighbours import neighbour_path
 from wgnet.managers.networkmanager import profile_uuid
 from wgnet.managers.nm_settings import DbusSettings
-from wgnet.managers.templates import Templates
 from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
 from wgnet.syntax.spec import Manager
@@ -38,6 +37,7 @@ from wgnet.system.nm import NetworkManagerDaemon, NmError
 from wgnet.system.nm_apply import find_profile, report_problem
 from wgnet.system.profiles import ReportedError
 from wgnet.system.programs import find_program
+from wgnet.system.rootpath import own_templates
 from wgnet.system.secrets import SecretFinder
 from wgnet.system.target import InterfaceTarget, Target, interface_target, keyfile_path
 from wgnet.system.user_apply import UserApplication, public_drift
@@ -56,7 +56,7 @@ def plan_as_user(context: Context, fleet: Fleet, bus: Bus, given: PrivateKey | N
         return None
     name, plans = found
     finder = SecretFinder(store=open_store(context), for_agent=True)
-    managers = Managers(Templates(context.root / "etc/wgnet/templates"))
+    managers = Managers(own_templates(context.root))
     roots: dict[str, Artifact] = {}
     interfaces: list[InterfaceTarget] = []
     wanted: list[WantedInterface] = []

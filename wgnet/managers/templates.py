@@ -17,6 +17,7 @@ from wgnet.diagnostics.words import system_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import jinja2
@@ -54,12 +55,13 @@ class TemplateProblem(Exception):  # noqa: N818 - a user's mistake, carried to t
 class Templates:
     """Renders templates by name, such as `networkd/netdev.j2`.
 
-    `override` is a person's folder: a file in it replaces the package's of the same name. Templates see nothing but
-    the values they are given, and a value that is not given is an error.
+    `override` is a person's folder: a file in it replaces the package's of the same name; `locate` says where a path
+    in it really lies. Templates see nothing but the values they are given, and a value that is not given is an error.
     """
 
-    def __init__(self, override: Path | None = None) -> None:
+    def __init__(self, override: Path | None = None, locate: Callable[[Path], Path] = lambda path: path) -> None:
         self._override = override
+        self._locate = locate
         self._compiled: dict[str, jinja2.Template] = {}
         self._environment: jinja2.Environment | None = None
         #: The text of each file of the person's own that was read, by its path.
@@ -105,7 +107,7 @@ class Templates:
         parts = split_template_path(name)
         if self._override is not None:
             path = self._override.joinpath(*parts)
-            text = _read_own(path)
+            text = _read_own(path, self._locate)
             if text is not None:
                 self._own[str(path)] = text
                 return text, str(path), None
@@ -152,11 +154,12 @@ def package_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "templates"
 
 
-def _read_own(path: Path) -> str | None:
+def _read_own(path: Path, locate: Callable[[Path], Path]) -> str | None:
     """Return a person's template, or None where there is none."""
     try:
+        place = locate(path)
         # Opening a pipe that nobody writes to would wait for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), encoding="utf-8") as stream:
+        with open(os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), encoding="utf-8") as stream:
             if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 return stream.read()
         message = "expected a file"

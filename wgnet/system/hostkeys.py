@@ -11,6 +11,7 @@ everyone. Who owns it is not asked: on a host, root has decided that.
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -22,12 +23,14 @@ from wgnet.keys.base64 import KeyProblem
 from wgnet.keys.host import OwnPresharedKeys, parse_preshared_keys
 from wgnet.keys.store import FileProblem, decode_secret, encode_secret, is_encrypted
 from wgnet.keys.types import PresharedKey, PrivateKey, Secret
+from wgnet.syntax.spec import Manager
 from wgnet.system import secretfiles
 from wgnet.system.secretfiles import Rules, Trouble
 
 __all__ = [
     "create_host_private_key",
     "has_previous_host_key",
+    "host_key_ownership",
     "next_key_path",
     "read_host_preshared_key",
     "read_host_preshared_keys",
@@ -66,6 +69,27 @@ def read_host_preshared_keys(root: Path, path: PurePosixPath, diagnostics: Diagn
         return None
     # What is not ASCII is in a comment or in a line that is wrong anyway.
     return parse_preshared_keys(content.decode("ascii", "replace"), str(_below(root, path)), diagnostics)
+
+
+def host_key_ownership(manager: Manager, diagnostics: Diagnostics) -> tuple[int, int, int]:
+    """Return the mode, owner and group of a private key on this host; -1 leaves what whoever runs this has."""
+    uid = 0 if os.geteuid() == 0 else -1
+    if manager is not Manager.NETWORKD:
+        return 0o600, uid, -1
+    # systemd-networkd reads the key itself, and not as root.
+    return 0o640, uid, _networkd_group(diagnostics) if uid == 0 else -1
+
+
+def _networkd_group(diagnostics: Diagnostics) -> int:
+    try:
+        return grp.getgrnam("systemd-network").gr_gid
+    except KeyError:
+        diagnostics.report(
+            codes.GROUP_MISSING,
+            "there is no group 'systemd-network' here, the key belongs to root alone",
+            help="install systemd-networkd, then `chgrp systemd-network` the key: it does not run as root",
+        )
+        return -1
 
 
 def create_host_private_key(

@@ -8,6 +8,7 @@ import sys
 import time
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
+from wgnet.cli.hosts import name_of_machine
 from wgnet.cli.machine import (
     MachinePlan,
     check_machine,
@@ -34,7 +35,7 @@ def run(context: Context) -> int:
     if refuse_root(context):
         return EXIT_USAGE
     # When the last topology is gone, what it left is to go too.
-    fleet = context.read_fleet(required=bool(context.files), here=True)
+    fleet = context.read_fleet(required=bool(context.files), host=name_of_machine(context))
     if fleet is None or context.failed:
         return context.status()
     bus = open_bus(context)

@@ -19,6 +19,7 @@ from wgnet.plan.derive import Fleet
 from wgnet.plan.types import InterfacePlan
 from wgnet.syntax.spec import Manager
 from wgnet.system.keystore import KeyStore
+from wgnet.system.rootpath import path_below
 from wgnet.system.secrets import SecretFinder
 
 #: The version of the JSON shapes of `keys show` and `keys export`.
@@ -183,7 +184,7 @@ def _own_private_key(context: Context, host: Host, path: PurePosixPath) -> Priva
 
     That another network's key could not be had does not count.
     """
-    from wgnet.system.hostkeys import create_host_private_key, read_host_private_key
+    from wgnet.system.hostkeys import create_host_private_key, host_key_ownership, read_host_private_key
 
     own = Diagnostics(sources=context.diagnostics.sources)
     key = read_host_private_key(context.root, path, own)
@@ -198,7 +199,7 @@ def _own_private_key(context: Context, host: Host, path: PurePosixPath) -> Priva
             ),
         )
     if key is None and not own.has_errors:
-        mode, uid, gid = host_key_ownership(context, host)
+        mode, uid, gid = host_key_ownership(host.manager, own)
         key = create_host_private_key(context.root, path, own, mode=mode, uid=uid, gid=gid)
     context.diagnostics.items.extend(own.items)
     return key
@@ -218,39 +219,19 @@ def _read_here(context: Context) -> tuple[Fleet, str | None] | None:
     if context.diagnostics.has_errors:
         return None
     name = this_host(context, context.options.host)
-    fleet = read_sound_fleet(files, context.diagnostics, missing_keys=Severity.NOTE, present=()).fleet
+    fleet = read_sound_fleet(
+        files, context.diagnostics, missing_keys=Severity.NOTE, present=(), root=context.options.root
+    ).fleet
     _forget_missing(context)
     return fleet, name
 
 
 def _may_be_edited(context: Context, file: str) -> bool:
-    """Tell whether a topology is the administrator's: it was named, or it lies in /etc."""
-    return bool(context.files) or (context.root / "etc/wgnet") == Path(file).parent
-
-
-def host_key_ownership(context: Context, host: Host) -> tuple[int, int, int]:
-    """Return the mode, owner and group of a private key on this host; -1 leaves what whoever runs this has."""
-    import os
-
-    uid = 0 if os.geteuid() == 0 else -1
-    if host.manager is not Manager.NETWORKD:
-        return 0o600, uid, -1
-    # systemd-networkd reads the key itself, and not as root.
-    return 0o640, uid, _networkd_group(context) if uid == 0 else -1
-
-
-def _networkd_group(context: Context) -> int:
-    import grp
-
-    try:
-        return grp.getgrnam("systemd-network").gr_gid
-    except KeyError:
-        context.diagnostics.report(
-            codes.GROUP_MISSING,
-            "there is no group 'systemd-network' here, the key belongs to root alone",
-            help="install systemd-networkd, then `chgrp systemd-network` the key: it does not run as root",
-        )
-        return -1
+    """Tell whether a topology is the administrator's: it was named, or it lies in /etc, and not elsewhere by a link."""
+    if context.files:
+        return True
+    own = Path(file).parent == context.root / "etc/wgnet"
+    return own and (str(context.root) == "/" or path_below(str(context.root), f"etc/wgnet/{Path(file).name}") == file)
 
 
 def _write_public_keys(context: Context, publics: dict[str, dict[str, str]]) -> int | None:

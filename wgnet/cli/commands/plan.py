@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from wgnet.cli.context import EXIT_CHANGES, EXIT_DONE, EXIT_USAGE, Context
-from wgnet.cli.hosts import report_unknown_host
+from wgnet.cli.hosts import name_of_machine, report_unknown_host
 from wgnet.cli.machine import MachinePlan, check_machine, not_planned, open_bus, plan_machine, report_dns_not_read
 from wgnet.cli.masking import mask_secrets
 from wgnet.cli.secrets import open_store
@@ -32,7 +32,6 @@ from wgnet.live.costs import Cost, Maker, device_costs, link_costs
 from wgnet.live.drift import Drift, find_drift
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.dispatch import Managers
-from wgnet.managers.templates import Templates
 from wgnet.plan.derive import Fleet
 from wgnet.system.dbus import Bus, DBusError
 from wgnet.system.install import compare_system, read_manifest
@@ -40,6 +39,7 @@ from wgnet.system.live import LiveError, read_state
 from wgnet.system.networkd import netdev_path
 from wgnet.system.nm import NmError
 from wgnet.system.profiles import Profiles
+from wgnet.system.rootpath import own_templates
 from wgnet.system.secrets import SecretFinder
 from wgnet.system.snapshot import Owned, owned_interfaces
 from wgnet.system.taken import report_taken_interfaces
@@ -85,7 +85,10 @@ def run(context: Context) -> int:
     if options.output is None and str(context.root) != "/":
         context.output.error("wgnet plan: a running system has no --root; `plan -o DIR` compares a folder")
         return EXIT_USAGE
-    fleet = context.read_fleet(required=bool(context.files) or options.output is not None, here=options.output is None)
+    here = options.output is None
+    fleet = context.read_fleet(
+        required=bool(context.files) or not here, host=name_of_machine(context) if here else None
+    )
     if fleet is None or context.failed:
         return context.status()
     changes = _of_folder(context, fleet) if options.output is not None else _of_machine(context, fleet)
@@ -220,7 +223,7 @@ def _of_folder(context: Context, fleet: Fleet) -> Changes | None:
     if context.failed:
         return None
     store = open_store(context)
-    managers = Managers(Templates(context.root / "etc/wgnet/templates"))
+    managers = Managers(own_templates(context.root))
     finder = SecretFinder(store=store)
     files: list[FileChange] = []
     for name in chosen or hosts:

@@ -7,8 +7,8 @@ import os
 import time
 from collections.abc import Iterator
 
-from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
-from wgnet.cli.hosts import report_unknown_host, this_host
+from wgnet.cli.context import EXIT_DONE, EXIT_IN_PART, EXIT_NOT_STARTED, EXIT_USAGE, Context
+from wgnet.cli.hosts import name_of_machine, report_unknown_host, this_host
 from wgnet.diagnostics import codes
 from wgnet.keys.host import OwnPresharedKeys
 from wgnet.live.refresh import Refreshment
@@ -42,7 +42,7 @@ def run(context: Context) -> int:
         )
         return EXIT_NOT_STARTED
     # A machine without any topology has nothing to refresh, and no timer's run is to fail for that.
-    fleet = context.read_fleet(required=bool(context.files), here=True)
+    fleet = context.read_fleet(required=bool(context.files), host=name_of_machine(context))
     if fleet is None or context.failed:
         return context.status()
     name = this_host(context, options.host)
@@ -118,7 +118,10 @@ def _end(context: Context, total: Report) -> int:
             context.diagnostics.report(
                 codes.ENDPOINT_UNKNOWN, f"'{name}', where '{peer}' is reached, has no address now"
             )
-    return EXIT_NOT_STARTED if total.failed else EXIT_DONE
+    if not total.failed:
+        return EXIT_DONE
+    # What was set stays set: it is right, whatever became of the rest.
+    return EXIT_IN_PART if total.done else EXIT_NOT_STARTED
 
 
 def _lines(report: Report, dry: bool, quiet: bool) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wgnet.cli.context import EXIT_CHANGES, EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
-from wgnet.cli.hosts import report_unknown_host, this_host
+from wgnet.cli.hosts import name_of_machine, report_unknown_host, this_host
 from wgnet.cli.machine import not_planned
 from wgnet.cli.secrets import open_store
 from wgnet.cli.statusjson import status_to_json
@@ -58,7 +58,7 @@ def run(context: Context) -> int:
     if options.watch is not None and options.exit_code:
         context.output.error("wgnet status: --exit-code does not go with --watch, which does not end")
         return EXIT_USAGE
-    fleet = context.read_fleet(required=bool(context.files), here=True)
+    fleet = context.read_fleet(required=bool(context.files), host=name_of_machine(context))
     if fleet is None or context.failed:
         return context.status()
     machine = _machine(context, fleet)
