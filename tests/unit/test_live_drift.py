@@ -288,6 +288,10 @@ def test_one_difference_is_named_once(change: Change, lines: list[str]) -> None:
     found = drift_of(plan, change(live_of(plan)))
     assert [str(each) for each in found] == lines
     assert all(each.aspect in ASPECTS for each in found)
+    # Whoever takes it away needs the thing itself.
+    assert all(
+        (str(each.extra) == each.found) == (each.expected is None) for each in found if each.aspect in ("route", "rule")
+    )
 
 
 def test_an_endpoint_of_nobody_is_named_and_one_that_a_peer_came_from_is_not() -> None:

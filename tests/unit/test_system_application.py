@@ -78,8 +78,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
         def unfinished(self) -> list[str]:
             return found.unfinished.pop(0) if found.unfinished else []
 
-        def set_again(self, names: set[str]) -> None:
-            found.called.append(f"set {sorted(names)} again")
+        def set_again(self, drift: list[Drift]) -> None:
+            found.called.append(f"set {[each.subject for each in drift]} again")
 
     class Profiles:
         def __init__(self, *_: object) -> None: ...
@@ -97,6 +97,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
             found.called.append("finish profiles")
 
         def apply(self, *_: object) -> None: ...
+
+        def set_again(self, drift: list[Drift], _: object) -> None:
+            found.called.append(f"give {[each.subject for each in drift]} again")
 
         def settle(self, *_: object) -> None:
             found.called.append("settle")
@@ -187,25 +190,45 @@ def test_a_state_that_is_not_as_planned_is_put_back_and_named(world: World, tmp_
     assert "missing peer bob" in told.message
 
 
+class Clock:
+    """Time that passes only while somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 def test_what_somebody_took_from_a_link_is_set_again(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """networkd believes that the addresses are there, until it is told to set the link anew: once, after a while."""
-    monkeypatch.setattr(apply_module, "_SETTLES_S", 5.0)
-    monkeypatch.setattr(apply_module, "_STAYS_S", 0.0)
-    monkeypatch.setattr(apply_module, "_AT_WORK_S", 0.0)
-    gone = Drift(interface="wg0", aspect="address", subject="10.0.0.1", expected="10.0.0.1/24", found=None)
-    world.drift = [[DRIFT], [gone, DRIFT], [gone], [], []]
+    """Managers believe that the addresses are there, until they are told to set the link anew: after a while.
+
+    And what that brings to light is mended, too, a longer while later.
+    """
+    monkeypatch.setattr(apply_module, "_SETTLES_S", 30.0)
+    monkeypatch.setattr(apply_module, "_PAUSE_S", 3.0)
+    monkeypatch.setattr(apply_module, "time", Clock())
+    gone, other = (
+        Drift(interface="wg0", aspect="address", subject=f"10.0.0.{number}", expected="it", found=None)
+        for number in (1, 2)
+    )
+    # Before the change, then each 3 s.
+    world.drift = [[DRIFT], [gone, DRIFT], [gone, DRIFT], [gone, DRIFT], [gone], [other], [other], [], []]
     assert application(tmp_path).run() is Outcome.DONE
-    assert world.called == [
+    assert [each for each in world.called if not each.startswith("finish")] == [
         "change",
-        "set ['wg0'] again",
-        "finish",
-        "finish profiles",
-        "finish",
-        "finish profiles",
+        "set ['10.0.0.1', 'bob'] again",
+        "give ['10.0.0.1', 'bob'] again",
+        "set ['10.0.0.2'] again",
+        "give ['10.0.0.2'] again",
         "settle",
     ]
+    assert world.called.count("finish") == world.called.count("finish profiles") == 6
 
 
 def test_a_metric_that_a_manager_sets_back_is_set_again(

@@ -11,7 +11,8 @@ import pytest
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.device import DeviceSettings, LiveDevice
-from wgnet.live.state import Route
+from wgnet.live.drift import Drift
+from wgnet.live.state import PolicyRule, Route
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system import apply as apply_module
@@ -129,7 +130,7 @@ def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.
         profiles={UUID: None},
     )
     monkeypatch.setattr(Profiles, "restore", lambda *_: world.called.append("profiles"))
-    monkeypatch.setattr(Converger, "drop_routes", lambda _: world.called.append("drop routes"))
+    monkeypatch.setattr(Converger, "drop_left", lambda _: world.called.append("drop left"))
 
     def settle(_: object, finish: Callable[[], None], when_nobody_is_at_work: Callable[[list[str]], None]) -> list[str]:
         when_nobody_is_at_work([])
@@ -137,7 +138,7 @@ def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(apply_module, "_settle", settle)
     assert apply_module._restore(snapshot, None, Diagnostics(), tmp_path, repeats=False) == []  # type: ignore[arg-type]
-    assert world.called == [f"remove {UUID}", "reload", "profiles", "drop routes"]
+    assert world.called == [f"remove {UUID}", "reload", "profiles", "drop left"]
 
 
 CONF = "/etc/NetworkManager/conf.d/50-wgnet-wg0.conf"
@@ -227,9 +228,83 @@ def test_routes_that_networkd_leaves_are_taken_away_and_no_others(
         "wg0: expected no route 10.1.0.0/24 dev wg0 metric 2000",
         "wg0: expected no route fd01::/64 dev wg0 metric 2000",
     ]
-    converger.drop_routes()
+    converger.drop_left()
     assert kernel == {of("10.2.0.0/24"), of("10.9.0.0/24"), of("10.3.0.0/24", 50), of("10.4.0.0/24")}
     assert converger.unfinished() == []
+
+
+def test_rules_that_networkd_leaves_are_taken_away_and_no_others(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of links that stay and of links that go; one that another network asks for, too, or a person made, stays."""
+
+    def rule(priority: int) -> PolicyRule:
+        return PolicyRule(4, priority, table=254, incoming_interface="wg0")
+
+    def network(name: str, *priorities: int, corp: str = "corp") -> Artifact:
+        section = "[RoutingPolicyRule]\nFamily=ipv4\nIncomingInterface=wg0\nTable=254\nPriority={}\n\n"
+        text = "".join(section.format(each) for each in priorities)
+        path = NETDEV.replace(".netdev", ".network").replace("wg0", name)
+        return Artifact(path=path, network=corp, content=f"{text}[RoutingPolicyRule]\nFrom=of a person\n".encode())
+
+    kernel = {*map(rule, (32001, 32002, 32003, 32004, 32006)), replace(rule(32005), protocol=3)}
+    monkeypatch.setattr(converge_module, "read_rules", lambda: frozenset(kernel))
+    monkeypatch.setattr(converge_module, "delete_rule", kernel.remove)
+    before = (network("wg0", 32001, 32002, 32005), network("wg7", 32003), network("wg8", 32004, corp="other"))
+    after = network("wg0", 32002)
+    target = Target(artifacts=(after,), interfaces=(), networks=frozenset(("corp",)))
+    converger = _converger(tmp_path, target, artifacts=before)
+    assert converger.unfinished() == [
+        "expected no rule IPv4 32001: from all iif wg0 lookup main",
+        "expected no rule IPv4 32003: from all iif wg0 lookup main",
+    ]
+    converger.drop_left()
+    assert kernel == {*map(rule, (32002, 32004, 32006)), replace(rule(32005), protocol=3)}
+    assert converger.unfinished() == []
+
+
+def test_rules_that_networkmanager_makes_as_networkd_had_them_stay(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells neither from the other: networkd's go before NetworkManager is asked, or it finds them there."""
+    rule = PolicyRule(4, 32601, action="prohibit", incoming_interface="wg0")
+    text = "[RoutingPolicyRule]\nFamily=ipv4\nIncomingInterface=wg0\nType=prohibit\nPriority=32601\n"
+    network = Artifact(path=NETDEV.replace(".netdev", ".network"), network="corp", content=text.encode())
+    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
+    theirs = InterfaceTarget(
+        network="corp", name="wg0", manager=Manager.NETWORKMANAGER, device=device, mtu=1420, active=True
+    )
+    kernel = {rule}
+    monkeypatch.setattr(Networkd, "is_running", lambda _: True)
+    monkeypatch.setattr(converge_module, "delete_link", world.links.discard)
+    monkeypatch.setattr(converge_module, "read_rules", lambda: frozenset(kernel))
+    monkeypatch.setattr(converge_module, "delete_rule", kernel.remove)
+    target = Target(artifacts=(), interfaces=(theirs,), networks=frozenset(("corp",)))
+    converger = _converger(tmp_path, target, artifacts=(network,), owned=(MINE[Manager.NETWORKD],))
+    converger.run()
+    assert kernel == set()
+    kernel.add(rule)
+    assert converger.unfinished() == []
+    converger.drop_left()
+    assert kernel == {rule}
+
+
+def test_what_is_too_much_is_taken_away(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no file tells of, since an earlier run was ended: the rule that says more first, as the kernel guesses."""
+    route = Route(ipaddress.ip_network("10.1.0.0/24"), 254, 2000, "wg0")
+    less, more = (
+        PolicyRule(4, 32001, table=254, destination=one) for one in (None, ipaddress.ip_network("10.0.0.0/8"))
+    )
+    for name in ("delete_route", "delete_rule"):
+        monkeypatch.setattr(converge_module, name, world.called.append)
+    monkeypatch.setattr(Networkd, "reconfigure", lambda _, name: world.called.append(f"set {name} again"))
+    found = [
+        Drift(interface="wg0", aspect=aspect, subject="", expected=None, found="it", extra=extra)
+        for aspect, extra in (("rule", less), ("rule", more), ("route", route), ("address", None))
+    ]
+    _converger(tmp_path, Target(artifacts=(), interfaces=())).set_again(found)
+    assert [each for each in world.called if each in (less, more)] == [more, less]
+    assert route in world.called
 
 
 def test_links_that_lost_what_networkd_gave_them_are_set_again(
@@ -244,17 +319,28 @@ def test_links_that_lost_what_networkd_gave_them_are_set_again(
     ]
     world.links = {"wg0", "wg1"}
     converger = _converger(tmp_path, Target(artifacts=(), interfaces=tuple(made)))
-    converger.set_again({"wg1", "wg2"})
+
+    def lost(*names: str, aspect: str = "address") -> list[Drift]:
+        return [Drift(interface=name, aspect=aspect, subject="", expected="it", found=None) for name in names]
+
+    converger.set_again([*lost("wg1", "wg2"), *lost("wg0", aspect="peer")])
     assert world.called == []
-    converger.set_again({"wg0", "wg1", "wg2"})
+    converger.set_again(lost("wg0", "wg1", "wg2"))
     assert world.called == ["set wg0 again"]
 
 
-def _converger(root: Path, target: Target, *, artifacts: tuple[Artifact, ...] = (), repeats: bool = False) -> Converger:
+def _converger(
+    root: Path,
+    target: Target,
+    *,
+    artifacts: tuple[Artifact, ...] = (),
+    owned: tuple[Owned, ...] = (),
+    repeats: bool = False,
+) -> Converger:
     return Converger(
         bus=None,  # type: ignore[arg-type]
         target=target,
-        owned=(),
+        owned=owned,
         artifacts=artifacts,
         configured={},
         diagnostics=Diagnostics(),

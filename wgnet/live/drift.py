@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from wgnet.keys.types import PresharedKey
 from wgnet.live.changes import move_between_keys
@@ -41,7 +41,8 @@ _REVERSE = (".in-addr.arpa", ".ip6.arpa")
 class Drift:
     """One difference. `aspect` is of `ASPECTS`; `subject` the peer, prefix or the like that it is about, "" for none.
 
-    `expected` None: it is not meant to be there; `found` None: it is missing.
+    `expected` None: it is not meant to be there; `found` None: it is missing. `extra` is the route or rule that is not
+    meant to be there.
     """
 
     interface: str
@@ -49,6 +50,7 @@ class Drift:
     subject: str
     expected: str | None
     found: str | None
+    extra: Route | PolicyRule | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         what = _WORDS.get(self.aspect, self.aspect)
@@ -169,6 +171,7 @@ def _drift(wanted: WantedInterface, aspect: str, subject: str, expected: object,
         subject=subject,
         expected=None if expected is None else str(expected),
         found=None if found is None else str(found),
+        extra=found if expected is None and isinstance(found, Route | PolicyRule) else None,
     )
 
 

@@ -58,8 +58,6 @@ _PAUSE_S = 0.2
 _STAYS_S = 1.0
 #: Seconds in which a manager does by itself what it was told.
 _AT_WORK_S = 6.0
-#: What the .network of an interface is for: where somebody else took it away, networkd believes that it is there.
-_OF_NETWORK = ("address", "route", "rule")
 #: Differences that a diagnostic lists.
 _LISTED = 12
 
@@ -273,7 +271,8 @@ class Application:
 
                 def set_again(found: Sequence[Drift | str]) -> None:
                     drift = [each for each in found if isinstance(each, Drift)]
-                    converger.set_again({each.interface for each in drift if each.aspect in _OF_NETWORK})
+                    converger.set_again(drift)
+                    profiles.set_again(drift, self.diagnostics)
 
                 differences = _settle(look, finish, set_again)
                 if not differences:
@@ -331,20 +330,20 @@ def _settle(
     """Wait until a look finds nothing, and nothing again a moment later; return what is still found in the end.
 
     systemd-networkd below 256 answers a reload before it has done it, and sets what it takes for right. So `finish`,
-    which sets what no manager does, is called again after each look that finds something; `set_again` once, when
-    something stays wrong for so long that nobody is at work on it.
+    which sets what no manager does, is called again after each look that finds something; `set_again` when something
+    stays wrong for so long that nobody is at work on it, and once more each time that has gone on for twice as long.
     """
     begin = time.monotonic()
     until = begin + _SETTLES_S
-    waiting = True
+    again = begin + _AT_WORK_S
     clean = False
     while True:
         found = look()
         if time.monotonic() >= until or (clean and not found):
             return found
         clean = not found
-        if found and waiting and time.monotonic() >= begin + _AT_WORK_S:
-            waiting = False
+        if found and (now := time.monotonic()) >= again:
+            again = now + (now - begin)
             set_again(found)
         if clean:
             time.sleep(_STAYS_S)
@@ -426,7 +425,7 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path,
     def look() -> list[str]:
         return [*_differences(snapshot, interfaces, configured), *converger.unfinished()]
 
-    return list(_settle(look, finish, lambda _: converger.drop_routes()))
+    return list(_settle(look, finish, lambda _: converger.drop_left()))
 
 
 def _differences(

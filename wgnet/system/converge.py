@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.changes import DeviceChange, device_change
-from wgnet.live.configured import metrics_of_network, routes_of_network
+from wgnet.live.configured import metrics_of_network, routes_of_network, rules_of_network
 from wgnet.live.device import LiveDevice
-from wgnet.live.state import STATIC, Route
+from wgnet.live.drift import Drift
+from wgnet.live.state import STATIC, PolicyRule, Route
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system.dbus import Bus
@@ -25,13 +26,14 @@ from wgnet.system.install import write_system
 from wgnet.system.links import (
     delete_link,
     delete_route,
+    delete_rule,
     link_exists,
     mtu_of,
     set_metrics,
     set_mtu,
     wrong_metrics,
 )
-from wgnet.system.live import read_routes
+from wgnet.system.live import read_routes, read_rules
 from wgnet.system.networkd import Networkd, netdev_path
 from wgnet.system.nm import NetworkManagerDaemon
 from wgnet.system.nm_apply import remove_profile
@@ -47,6 +49,8 @@ __all__ = ["Converger", "NotWrittenError"]
 #: Seconds for a manager to make an interface.
 _APPEARS_S = 20.0
 _PAUSE_S = 0.05
+#: What the .network of an interface is for: where somebody else took it away, networkd believes that it is there.
+_OF_NETWORK = ("address", "route", "rule")
 
 
 class NotWrittenError(Exception):
@@ -76,6 +80,8 @@ class Converger:
     parameters: Mapping[str, str] = field(default_factory=dict)
     _networkd: Networkd = field(init=False)
     _reload: bool = field(init=False)
+    #: Rules that networkd made and that are gone: one that says the same from now on is NetworkManager's.
+    _given_up: frozenset[PolicyRule] = field(init=False, default=frozenset())
 
     def __post_init__(self) -> None:
         self._networkd = Networkd(self.bus, self.root)
@@ -106,6 +112,8 @@ class Converger:
         self._set_devices(live)
         if self._reload or _touches_networkd(report):
             self._reload_networkd()
+        if gone:
+            self._drop_rules_of_gone()
         self._await_links()
         self.finish()
         return report
@@ -115,12 +123,14 @@ class Converger:
         self._set_mtus()
         self._set_metrics()
 
-    def set_again(self, names: Collection[str]) -> None:
-        """Have networkd set those of its links anew from which somebody took what it once made.
+    def set_again(self, drift: Sequence[Drift]) -> None:
+        """Take away what is too much, and have networkd set those of its links anew from which somebody took something.
 
-        Raises `DBusError`, and what `drop_routes` does.
+        Raises `DBusError`, and what `drop_left` does.
         """
-        self.drop_routes()
+        self.drop_left()
+        _drop([each.extra for each in drift if each.extra is not None])
+        names = {each.interface for each in drift if each.aspect in _OF_NETWORK}
         for each in self.target.of(Manager.NETWORKD):
             if each.name in names and link_exists(each.name):
                 self._networkd.reconfigure(each.name)
@@ -215,22 +225,22 @@ class Converger:
             for name, metrics in self._metrics()
             for address, metric in wrong_metrics(name, metrics).items()
         ]
-        return metrics + [f"{route.device}: expected no route {route}" for route in self._left_routes()]
+        routes = [f"{route.device}: expected no route {route}" for route in self._left_routes()]
+        return metrics + routes + [f"expected no rule {rule}" for rule in self._left_rules()]
 
     def _metrics(self) -> Iterator[tuple[str, dict[str, int]]]:
         for name, _, text in self._networks():
             yield name, metrics_of_network(text)
 
-    def drop_routes(self) -> None:
-        """Take away the routes that a link's file asked for until now and networkd leaves.
+    def drop_left(self) -> None:
+        """Take away the routes and rules that links' files asked for until now and networkd leaves.
 
         Raises `ProgramError`, `LiveError`.
 
-        From 257 on it takes its own for somebody else's when it sets a link anew, and leaves these where it was told to
-        (`ManageForeignRoutes=no`, networkd.conf(5)).
+        From 257 on it takes its own for somebody else's when it sets a link anew, or is started again, and leaves these
+        where it was told to (`ManageForeignRoutes=no`, `ManageForeignRoutingPolicyRules=no`, networkd.conf(5)).
         """
-        for route in self._left_routes():
-            delete_route(route)
+        _drop([*self._left_routes(), *self._left_rules()])
 
     def _left_routes(self) -> list[Route]:
         found: list[Route] = []
@@ -239,6 +249,26 @@ class Converger:
                 left = [route for route in read_routes(name) if route in gone and route.protocol == STATIC]
                 found += sorted(left, key=str)
         return found
+
+    def _left_rules(self) -> list[PolicyRule]:
+        """Return rules that are the host's, of links that stay and of links that go."""
+        gone = self._gone_rules() - self._given_up
+        if not gone:
+            return []
+        return sorted((rule for rule in read_rules() if rule in gone and rule.protocol == STATIC), key=str)
+
+    def _gone_rules(self) -> frozenset[PolicyRule]:
+        networks = self.target.networks
+        stay = [each for each in self.artifacts if networks is not None and each.network not in networks]
+        return _rules(self.artifacts) - _rules([*self.target.artifacts, *stay])
+
+    def _drop_rules_of_gone(self) -> None:
+        """Take away the rules of links that are gone, which networkd leaves until it sets another link.
+
+        Before NetworkManager comes: the kernel has no rule twice, and marks NetworkManager's as it marks networkd's.
+        """
+        _drop(self._left_rules())
+        self._given_up = self._gone_rules().difference(self._left_rules())
 
     def _networks(self) -> Iterator[tuple[str, str, str]]:
         """Yield networkd's links that are there, with the text of the .network as it stood, and as it is to be."""
@@ -309,6 +339,20 @@ class Converger:
 
 def _contents(artifacts: Sequence[Artifact]) -> list[tuple[str, bytes]]:
     return [(artifact.path, artifact.content) for artifact in artifacts]
+
+
+def _rules(artifacts: Sequence[Artifact]) -> frozenset[PolicyRule]:
+    files = (each for each in artifacts if "/systemd/network/" in each.path and each.path.endswith(".network"))
+    return frozenset(rule for each in files for rule in rules_of_network(each.content.decode(errors="replace")))
+
+
+def _drop(left: Sequence[Route | PolicyRule]) -> None:
+    # Rules that say more first: the kernel takes what is not said for anything.
+    for each in sorted(left, key=lambda one: -len(str(one))):
+        if isinstance(each, Route):
+            delete_route(each)
+        else:
+            delete_rule(each)
 
 
 def _touches_networkd(report: WriteReport) -> bool:

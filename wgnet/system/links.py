@@ -1,4 +1,4 @@
-"""Network interfaces of this host: whether they are there, MTU, addresses' metrics, managers' routes, and their end.
+"""Network interfaces of this host: whether they are there, MTU, addresses' metrics; the end of links, routes and rules.
 
 Stage: system. Must not make an interface: that is the managers' part.
 """
@@ -11,13 +11,14 @@ import socket
 import struct
 from collections.abc import Mapping
 
-from wgnet.live.state import Route
-from wgnet.system.live import read_routes
+from wgnet.live.state import PolicyRule, Route
+from wgnet.system.live import read_routes, read_rules
 from wgnet.system.programs import ProgramError, run_program
 
 __all__ = [
     "delete_link",
     "delete_route",
+    "delete_rule",
     "link_exists",
     "mtu_of",
     "set_metrics",
@@ -62,8 +63,8 @@ def mtu_of(name: str) -> int | None:
 
 
 def delete_route(route: Route) -> None:
-    """Take away a route that a manager made; one that is gone by then is none. Raises `ProgramError`, `LiveError`."""
-    words = ["table", str(route.table), "metric", str(route.metric), "proto", "static"]
+    """Take away a route by an interface; one that is gone by then is none. Raises `ProgramError`, `LiveError`."""
+    words = ["table", str(route.table), "metric", str(route.metric), "proto", str(route.protocol)]
     try:
         run_program(
             "ip",
@@ -72,6 +73,46 @@ def delete_route(route: Route) -> None:
     except ProgramError:
         if route in read_routes(str(route.device)):
             raise
+
+
+def delete_rule(rule: PolicyRule) -> None:
+    """Take away a policy rule; one that is gone by then is none. Raises `ProgramError`, `LiveError`.
+
+    One that cannot be told from another by what the kernel looks at stays.
+    """
+    rules = read_rules()
+    if rule not in rules or any(_would_be_taken(other, rule) for other in rules - {rule}):
+        return
+    try:
+        run_program("ip", [f"-{rule.version}", "rule", "del", *_rule_words(rule)])
+    except ProgramError:
+        if rule in read_rules():
+            raise
+
+
+def _would_be_taken(other: PolicyRule, rule: PolicyRule) -> bool:
+    """Whether the kernel may take another rule for the one that it is told: what is not named is not compared.
+
+    Nor is `not`, ever: rule_find() of Linux' net/core/fib_rules.c.
+    """
+    told = [
+        name
+        for name in ("table", "source", "destination", "incoming_interface", "firewall_mark", "suppress_prefix_length")
+        if getattr(rule, name) is not None
+    ]
+    same = ("version", "priority", "action", "protocol", *told)
+    return all(getattr(other, name) == getattr(rule, name) for name in same)
+
+
+def _rule_words(rule: PolicyRule) -> list[str]:
+    words = ["priority", str(rule.priority), *(["not"] if rule.invert else []), "from", str(rule.source or "all")]
+    words += [] if rule.destination is None else ["to", str(rule.destination)]
+    words += [] if rule.incoming_interface is None else ["iif", rule.incoming_interface]
+    words += [] if rule.firewall_mark is None else ["fwmark", str(rule.firewall_mark)]
+    words += [rule.action] if rule.table is None else ["lookup", str(rule.table)]
+    if rule.suppress_prefix_length is not None:
+        words += ["suppress_prefixlength", str(rule.suppress_prefix_length)]
+    return [*words, "protocol", str(rule.protocol)]
 
 
 def wrong_metrics(name: str, metrics: Mapping[str, int]) -> dict[str, int]:

@@ -7,7 +7,7 @@ can be helped: they may be the Internet's.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from wgnet.live.state import (
     LiveDns,
     LiveState,
     NotUnderstoodError,
+    PolicyRule,
     Route,
     parse_dns,
     parse_links,
@@ -25,7 +26,7 @@ from wgnet.live.state import (
 )
 from wgnet.system.programs import ProgramError, find_program, run_program
 
-__all__ = ["LiveError", "has_resolved", "read_public_state", "read_routes", "read_ruleset", "read_state"]
+__all__ = ["LiveError", "has_resolved", "read_public_state", "read_routes", "read_rules", "read_ruleset", "read_state"]
 
 _PARAMETERS = Path("/proc/sys/net")
 _RESOLVED = Path("/run/systemd/resolve/io.systemd.Resolve")
@@ -65,8 +66,7 @@ def _read_state(names: Collection[str] | None, *, wholly: bool) -> LiveState:
 
         dump = ask("wg", "show", "all", "dump") if wholly else None
         links = ask("ip", "-j", "-d", "address", "show")
-        versions = _ip_versions()
-        rules = {version: ask("ip", f"-{version}", "-N", "-j", "rule", "show") for version in versions}
+        rules = _ask_rules(ask)
         tables = pool.submit(_tables) if wholly else None
         try:
             devices = {} if dump is None else parse_dump(dump.result())
@@ -78,7 +78,7 @@ def _read_state(names: Collection[str] | None, *, wholly: bool) -> LiveState:
                 devices=devices,
                 links={name: found[name] for name in asked},
                 routes=frozenset(route for route in _routes(routes) if route.device in asked),
-                rules=frozenset(rule for version in versions for rule in parse_rules(rules[version].result(), version)),
+                rules=frozenset(_rules(rules)),
                 forwarding=_versions("ipv4/ip_forward", "ipv6/conf/all/forwarding"),
                 source_valid_mark=_parameter("ipv4/conf/all/src_valid_mark") == "1",
                 tables=None if tables is None else tables.result(),
@@ -94,6 +94,15 @@ def read_routes(name: str) -> frozenset[Route]:
     with ThreadPoolExecutor(max_workers=2) as pool:
         try:
             return frozenset(_routes(_ask_routes(lambda tool, *words: pool.submit(_run, tool, words), [name])))
+        except NotUnderstoodError as error:
+            raise LiveError(str(error)) from None
+
+
+def read_rules() -> frozenset[PolicyRule]:
+    """Return all policy rules but the kernel's own. Raises `LiveError`."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        try:
+            return frozenset(_rules(_ask_rules(lambda tool, *words: pool.submit(_run, tool, words))))
         except NotUnderstoodError as error:
             raise LiveError(str(error)) from None
 
@@ -156,6 +165,15 @@ def _routes(answers: Sequence[tuple[int, str | None, Future[str]]]) -> Iterator[
                 continue  # It went while we looked.
             raise
         yield from parse_routes(text, version, device)
+
+
+def _ask_rules(ask: Callable[..., Future[str]]) -> dict[int, Future[str]]:
+    return {version: ask("ip", f"-{version}", "-N", "-j", "rule", "show") for version in _ip_versions()}
+
+
+def _rules(answers: Mapping[int, Future[str]]) -> Iterator[PolicyRule]:
+    for version, answer in answers.items():
+        yield from parse_rules(answer.result(), version)
 
 
 def _tables() -> frozenset[str] | None:

@@ -47,7 +47,7 @@ _PROFILE_TYPE = "a{sa{sv}}"
 # NMSettingsAddConnection2Flags and NMSettingsUpdate2Flags.
 _TO_DISK, _IN_MEMORY, _IN_MEMORY_ONLY, _BLOCK_AUTOCONNECT, _NO_REAPPLY = 0x1, 0x2, 0x8, 0x20, 0x40
 # NMManagerReloadFlags
-_RELOAD_CONFIGURATION = 0x1
+_RELOAD_CONFIGURATION, _RELOAD_DNS = 0x1, 0x2
 # NMActiveConnectionState
 _ACTIVATED, _DEACTIVATED = 2, 4
 # NMSettingsConnectionFlags
@@ -281,6 +281,10 @@ class NetworkManagerDaemon:
     def reload_configuration(self) -> None:
         """Have NetworkManager.conf(5) and conf.d read again, which profiles are no part of; no link changes by it."""
         self._call(_PATH, _NAME, "Reload", "u", (_RELOAD_CONFIGURATION,), timeout=self._write_s)
+
+    def rewrite_dns(self) -> None:
+        """Have all DNS servers handed over, or written down, again; it believes that what it once did is still so."""
+        self._call(_PATH, _NAME, "Reload", "u", (_RELOAD_DNS,), timeout=self._write_s)
 
     # --- connections -------------------------------------------------------------------------------------------------
 

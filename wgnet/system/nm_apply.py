@@ -292,12 +292,20 @@ def await_active(nm: NetworkManagerDaemon, active: Active) -> Active | None:
 
 
 def reapply_ip(
-    nm: NetworkManagerDaemon, active: Active, wanted: DbusSettings, settle_device: Callable[[], None]
+    nm: NetworkManagerDaemon,
+    active: Active,
+    wanted: DbusSettings,
+    settle_device: Callable[[], None],
+    *,
+    again: bool = False,
 ) -> None:
-    """Have an active device take over IP settings, where they differ. Raises as `apply_profile` does."""
+    """Have an active device take over IP settings, where they differ; or `again`, where somebody took what it had.
+
+    Raises as `apply_profile` does.
+    """
     for tried in range(1, _TRIES + 1):
         applied = nm.applied(active.device)
-        if not ip_differs(wanted, applied.settings):
+        if not again and not ip_differs(wanted, applied.settings):
             return
         try:
             nm.reapply(active.device, exchanged(applied.settings, wanted), applied.version)

@@ -19,7 +19,9 @@ from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.changes import device_change, restored_device
 from wgnet.live.costs import Cost
 from wgnet.live.device import DeviceSettings, LiveDevice, is_address
+from wgnet.live.drift import Drift
 from wgnet.live.wanted import KERNEL_MTU
+from wgnet.managers.nm_settings import to_dbus
 from wgnet.syntax.spec import Manager
 from wgnet.system import nm_apply
 from wgnet.system.dbus import Bus
@@ -256,6 +258,20 @@ class Profiles:
             }
             if device is not None and (change := device_change(device, replace(each.device, peers=peers))):
                 set_device(change, resolve_endpoints(change, diagnostics))
+
+    def set_again(self, drift: Sequence[Drift], diagnostics: Diagnostics) -> None:
+        """Have NetworkManager give again what somebody took from its devices. Raises `ReportedError`."""
+        ip = {each.interface for each in drift if each.aspect in ("address", "route", "rule")}
+        dns = {each.interface for each in drift if each.aspect == "dns"}
+        for uuid, each in self._wanted.items():
+            assert each.settings is not None
+            with _reporting(each.network, diagnostics):
+                active = self._nm.active(uuid) if each.name in ip else None
+                if active is not None and active.activated:
+                    settle = self._settling(each, {}, diagnostics)
+                    nm_apply.reapply_ip(self._nm, active, to_dbus(each.settings), settle, again=True)
+                if each.name in dns:
+                    self._nm.rewrite_dns()
 
     def settle(self, confirm: float | None) -> None:
         """Keep the change; with `confirm` NetworkManager may still go back some time after so many seconds."""
