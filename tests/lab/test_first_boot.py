@@ -65,7 +65,7 @@ def image(machine: Machine, suite: str, hub_manager: str, tmp_path: Path) -> Ite
         yield made
 
 
-@pytest.mark.every_day("bookworm-networkd", "trixie-networkmanager")
+@pytest.mark.every_day("trixie-networkmanager")
 def test_an_image_without_a_key_boots_with_its_tunnel_up(image: Image) -> None:
     image.run("systemctl enable wgnet-keys.service")
     image.network.power_off(EDGE)
@@ -91,7 +91,7 @@ def test_an_image_without_a_key_boots_with_its_tunnel_up(image: Image) -> None:
     image.pings()
 
 
-@pytest.mark.every_day("bookworm-networkmanager", "trixie-networkd")
+@pytest.mark.every_day("bookworm-networkmanager")
 def test_a_boot_renders_below_run(image: Image) -> None:
     """The tunnel, the kernel's parameters and the services come of files that nobody wrote before this boot."""
     image.run("systemctl enable wgnet-render.service")

@@ -21,9 +21,8 @@ from lab.settle import settle
 
 pytestmark = [
     pytest.mark.scenario_of("office", modes=("networkd", "networkmanager")),
-    # Ansible is Python that starts Python, for each task on each host: long under emulation.
-    # The first of the tests is every day's, the others are the night's.
-    pytest.mark.every_day("trixie-networkd-"),
+    # Ansible is Python that starts Python, for each task on each host: long under emulation, so all are the night's.
+    pytest.mark.every_day(),
 ]
 
 CONTROLLER = "fra"
@@ -197,7 +196,6 @@ def test_every_host_gets_its_part_and_no_others_and_a_second_run_finds_nothing(r
     assert _recap(done) == dict.fromkeys(HOSTS, (0, 0)), _said(done)
 
 
-@pytest.mark.every_day()
 def test_a_host_that_is_not_reached_after_its_change_goes_back(running: Running) -> None:
     """The new topology has it at another address, which the hub, not changed, does not let through."""
     _bring(running)
@@ -216,7 +214,6 @@ def test_a_host_that_is_not_reached_after_its_change_goes_back(running: Running)
     assert running.against_plan() == []
 
 
-@pytest.mark.every_day()
 def test_the_first_failure_ends_the_run_and_may_put_the_others_back(running: Running) -> None:
     """The hub is changed first, and no longer lets the second host's address through; the third is never come to."""
     _bring(running)
@@ -237,7 +234,6 @@ def test_the_first_failure_ends_the_run_and_may_put_the_others_back(running: Run
     assert running.network.run(CONTROLLER, f"{WGNET} plan --exit-code", timeout=300, check=False).status == 0
 
 
-@pytest.mark.every_day()
 def test_a_test_of_the_administrators_own_decides(running: Running) -> None:
     """`wgnet_verify` fails on the host: what was verified and reachable goes back all the same; else it stays."""
     _bring(running)

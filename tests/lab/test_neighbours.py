@@ -31,6 +31,7 @@ from wgnet.syntax.spec import Manager
 HUB, EDGE, FAR = "fra", "edge", "far"
 ADDRESSES = {HUB: "10.80.0.1", EDGE: "10.80.0.2", FAR: "10.80.0.3"}
 NETPLAN = "/etc/netplan/50-lab.yaml"
+_RESOLVCONF = "/usr/sbin/resolvconf"
 _LIMIT = 300
 #: What a neighbour could take away, in an order of its own.
 _STATE = (
@@ -53,6 +54,20 @@ import socket
 server = socket.create_server(("10.80.0.2", 8080))
 while True:
     server.accept()[0].close()
+"""
+
+#: Answers every question for an address with one.
+_NAME_SERVER = """\
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("10.80.0.1", 53))
+while True:
+    question, sender = server.recvfrom(1500)
+    end = question.index(b"\\0", 12) + 5
+    found = question[end - 4 : end - 2] == b"\\0\\1"
+    record = b"\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\5\\0\\4" + bytes((192, 0, 2, 99)) if found else b""
+    head = question[:2] + b"\\x81\\x80\\0\\1" + (b"\\0\\1" if found else b"\\0\\0") + bytes(4)
+    server.sendto(head + question[12:end] + record, sender)
 """
 
 
@@ -220,6 +235,16 @@ def _beside_networkd(hosts: Neighbourhood, before: str) -> None:
     # It is the file that does it.
     without = f"rm {_UNMANAGED}; systemctl restart systemd-networkd; sleep 5; {_SETUP}"
     assert hosts.run(without).stdout.split() != ["unmanaged"]
+    if hosts.running.scenario.suite != "bookworm":
+        # 252 only adds what its file says.
+        assert ADDRESSES[EDGE] not in hosts.state()
+    # What NetworkManager takes for there is given again, and networkd hears at once what is not for it.
+    said = hosts.run(f"{WGNET} apply").stdout
+    assert "'edge': applied" in said
+    assert hosts.run(_SETUP).stdout.split() == ["unmanaged"]
+    hosts.settle()
+    assert hosts.state() == before
+    hosts.pings()
 
 
 # --- systemd-resolved, or none ---------------------------------------------------------------------------------------
@@ -243,6 +268,48 @@ def test_a_host_without_resolved(worlds: _Worlds, suite: str) -> None:
     hosts.settle()
     hosts.run(f"until resolvectl dns wg0 | grep -q {ADDRESSES[HUB]}; do sleep 0.3; done")
     assert hosts.status()["dns_unread"] is False
+
+
+@pytest.mark.every_day()
+def test_a_host_whose_networkmanager_writes_resolv_conf(worlds: _Worlds, suite: str) -> None:
+    """Where there is no systemd-resolved, a name that only the network's server knows is found all the same."""
+    hosts = worlds.get(suite, "networkmanager")
+    assert hosts.status()["dns_unread"] is False
+    try:
+        _find_names_without_resolved(hosts)
+    finally:
+        hosts.run(
+            "ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf\n"
+            f"[ ! -e {_RESOLVCONF}.away ] || mv {_RESOLVCONF}.away {_RESOLVCONF}\n"
+            "systemctl unmask --quiet --runtime systemd-resolved; systemctl start systemd-resolved\n"
+            "systemctl restart NetworkManager"
+        )
+    hosts.settle()
+    hosts.run(f"until resolvectl dns wg0 | grep -q {ADDRESSES[HUB]}; do sleep 0.3; done")
+    assert hosts.status()["dns_unread"] is False
+
+
+def _find_names_without_resolved(hosts: Neighbourhood) -> None:
+    hosts.machine.put([File("/run/names.py", _NAME_SERVER.encode())], node=hosts.network.node(HUB))
+    hosts.run("systemd-run --quiet --unit=lab-names python3 /run/names.py", HUB)
+    try:
+        hosts.run(
+            "systemctl mask --quiet --runtime --now systemd-resolved; rm /etc/resolv.conf\n"
+            # Of the same package, and of no use without the service: NetworkManager would leave the writing to it.
+            f"mv {_RESOLVCONF} {_RESOLVCONF}.away; systemctl restart NetworkManager"
+        )
+        hosts.settle()
+        hosts.run(
+            f"until grep -qx 'nameserver {ADDRESSES[HUB]}' /etc/resolv.conf\n"
+            "do [ $SECONDS -lt 60 ] || exit 1; sleep 0.5; done 2>/dev/null"
+        )
+        # A name that nobody else knows.
+        assert hosts.run("getent ahostsv4 db.corp.example.com").stdout.split()[0] == "192.0.2.99"
+        assert hosts.status()["dns_unread"] is False
+        done = hosts.run(f"{WGNET} apply")
+        assert ("nothing to do" in done.stdout, done.stderr) == (True, "")
+    finally:
+        hosts.run("systemctl stop lab-names", HUB)
 
 
 # --- firewalld -------------------------------------------------------------------------------------------------------
@@ -308,7 +375,17 @@ def test_the_zone_of_the_topology(worlds: _Worlds, suite: str) -> None:
 @pytest.mark.every_day("[trixie]")
 def test_a_host_whose_underlay_is_netplans(worlds: _Worlds, suite: str) -> None:
     """Its files lie beside wgnet's, none in the place of another, and `netplan apply` is nothing to the tunnel."""
-    hosts = worlds.get(suite, "networkd")
+    _beside_netplan(worlds, suite, "networkd")
+
+
+@pytest.mark.every_day()
+def test_a_host_whose_networkmanager_is_netplans(worlds: _Worlds, suite: str) -> None:
+    """The same with `renderer: NetworkManager`, as on a desktop."""
+    _beside_netplan(worlds, suite, "networkmanager")
+
+
+def _beside_netplan(worlds: _Worlds, suite: str, manager: str) -> None:
+    hosts = worlds.get(suite, manager)
     _hand_over_to_netplan(hosts)
     ours = "ls /run/systemd/network /etc/systemd/network /run/NetworkManager/system-connections 2>/dev/null"
     names = [name for name in hosts.run(ours, check=False).stdout.split() if "." in name and not name.endswith(":")]
@@ -348,13 +425,14 @@ def _hand_over_to_netplan(hosts: Neighbourhood) -> None:
             {"to": "::/0" if ":" in gateway else "0.0.0.0/0", "via": gateway, "on-link": True}
             for gateway in port.gateways
         ],
-        "accept-ra": False,
         "optional": True,
     }
+    if hosts.manager is Manager.NETWORKD:
+        description["accept-ra"] = False
     made = {
         "network": {
             "version": 2,
-            "renderer": "networkd",
+            "renderer": "networkd" if hosts.manager is Manager.NETWORKD else "NetworkManager",
             "ethernets": {port.name: description},
         }
     }

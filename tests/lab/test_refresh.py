@@ -253,7 +253,8 @@ def _lose_endpoints(mesh: Mesh, record_property: Callable[[str, object], None]) 
     assert [pinging.lost for pinging in counted] == [{"nyc": 0}] * 3
 
 
-@pytest.mark.every_day("bookworm-networkd")
+# Six minutes.
+@pytest.mark.every_day()
 def test_a_hub_changes_its_key_while_packets_flow(
     machine: Machine, suite: str, hub_manager: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

@@ -52,7 +52,7 @@ def _status(running: Running, host: str, status: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.scenario_of("office", "exit-node", "failover")
-@pytest.mark.every_day("-networkd-office", "-networkmanager-office")
+@pytest.mark.every_day("-networkd-office")
 def test_hosts_as_planned_have_nothing_to_report(running: Running) -> None:
     """No manager's ways are taken for drift, and peers go by name; exit nodes have rules, marks and all of DNS."""
     for host in running.hosts:
@@ -64,6 +64,7 @@ def test_hosts_as_planned_have_nothing_to_report(running: Running) -> None:
             assert {peer["name"] for peer in interface["peers"]} == {peer.name for peer in plan.peers}
 
 
+@pytest.mark.every_day("-networkd-")
 def test_a_peer_that_was_heard_of_has_a_handshake(running: Running) -> None:
     """A spoke that keeps alive has spoken with the hub."""
     (peer,) = _status(running, "laptop")["interfaces"][0]["peers"]
@@ -124,6 +125,7 @@ def test_what_is_not_as_planned_is_named(running: Running) -> None:
     _status(running, "fra")
 
 
+@pytest.mark.every_day("-networkd-")
 def test_a_firewall_that_drops_what_the_hub_is_for_is_named(running: Running) -> None:
     """A policy of drop, and no rule that lets WireGuard in or its peers through; one that does is enough."""
     rules = """
@@ -152,6 +154,7 @@ def test_a_firewall_that_drops_what_the_hub_is_for_is_named(running: Running) ->
     assert running.against_plan() == []
 
 
+@pytest.mark.every_day("-networkd-")
 def test_a_link_that_somebody_took_down_is_down(running: Running) -> None:
     """One difference, not one for each of its addresses and routes."""
     running.network.run("nyc", "ip link set wg0 down")
