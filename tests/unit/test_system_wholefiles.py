@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -90,3 +91,19 @@ def test_a_link_in_the_way_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"ours"
     assert modes(tmp_path)["file"] == 0o640
     assert not (tmp_path / ".file.new").exists()
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_what_cannot_be_written_leaves_what_was_there_and_nothing_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    place = tmp_path / "place"
+    put_file(place, b"before", 0o600)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        put_file(place, b"after", 0o600)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"place": b"before"}

@@ -27,7 +27,7 @@ from pathlib import Path
 import wgnet
 from wgnet.system.programs import ProgramError, find_program, run_program
 from wgnet.system.snapshot import BadSnapshotError, Snapshot
-from wgnet.system.wholefiles import make_folders, put_file
+from wgnet.system.wholefiles import make_folders, place_of_new, put_file
 
 __all__ = ["LIMIT_S", "Armed", "Guard"]
 
@@ -214,11 +214,12 @@ class Guard:
         self._stop(f"{_CONFIRM}.timer", *([self._unit] if self._unit else []))
 
     def tidy(self) -> None:
-        """Remove what a run left that was killed when it had settled its change. Raises `OSError`.
+        """Remove what a run left that was killed: once it had settled its change, or while it armed. Raises `OSError`.
 
         Nothing may be armed.
         """
-        for path in (self._root / _BOOT_LINK, self._root / _BOOT_UNIT):
+        unit = self._root / _BOOT_UNIT
+        for path in (self._root / _BOOT_LINK, unit, place_of_new(unit)):
             # Where /etc is read-only, to remove what is not there is an error too.
             if os.path.lexists(path):
                 path.unlink()

@@ -12,21 +12,34 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["make_folders", "put_file"]
+__all__ = ["make_folders", "place_of_new", "put_file"]
 
 
 def put_file(path: Path, content: bytes, mode: int) -> None:
-    """Write or replace a file, whole or not at all; its mode is right before the first byte, which may be secret."""
-    new = path.with_name(f".{path.name}.new")
+    """Write or replace a file, whole or not at all; its mode is right before the first byte, which may be secret.
+
+    Only who is killed leaves anything beside it: see `place_of_new`.
+    """
+    new = place_of_new(path)
     with contextlib.suppress(FileNotFoundError):
         new.unlink()
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as stream:
-        os.fchmod(descriptor, mode)
-        stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
-    os.replace(new, path)
+    try:
+        with open(descriptor, "wb") as stream:
+            os.fchmod(descriptor, mode)
+            stream.write(content)
+            stream.flush()
+            os.fsync(descriptor)
+        os.replace(new, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
+
+
+def place_of_new(path: Path) -> Path:
+    """Return where a file's new content is until it is whole."""
+    return path.with_name(f".{path.name}.new")
 
 
 def make_folders(path: Path, mode: int = 0o755) -> None:
