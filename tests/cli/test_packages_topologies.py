@@ -221,13 +221,25 @@ def test_a_topology_that_lies_elsewhere_by_a_link_is_not_edited(image: Image, tm
     outside = tmp_path / "outside.yaml"
     outside.write_text(topology("alpha", 81))
     (image.root / "srv").mkdir()
+    # Whose key is not here: nothing would be edited for that alone.
+    (image.root / "usr/lib/wgnet/beta.yaml").unlink()
     (image.root / "srv/alpha.yaml").write_text(topology("alpha", 81))
+    there = image.root / str(outside).lstrip("/")
+    there.parent.mkdir(parents=True)
+    there.write_text(topology("alpha", 81))
     (image.root / "etc/wgnet/alpha.yaml").symlink_to(f"/srv/../..{outside}")
-    for _ in range(2):
-        wgnet_here("keys", "generate", "--root", image.root)
-        assert outside.read_text() == topology("alpha", 81)
+    wgnet_here("keys", "generate", "--root", image.root)
+    assert outside.read_text() == topology("alpha", 81)
+    (image.root / "etc/wgnet/alpha.yaml").unlink()
+    (image.root / "etc/wgnet/alpha.yaml").symlink_to("/srv/alpha.yaml")
+    wgnet_here("keys", "generate", "--root", image.root)
+    assert (image.root / "srv/alpha.yaml").read_text() == topology("alpha", 81)
+    # The administrator's own is, however the root was written down.
+    for number, root in enumerate((f"{image.root}/", f"/{image.root}", f"{image.root}/etc/..", image.root), 81):
         (image.root / "etc/wgnet/alpha.yaml").unlink(missing_ok=True)
-        (image.root / "etc/wgnet/alpha.yaml").symlink_to("/srv/alpha.yaml")
+        (image.root / "etc/wgnet/alpha.yaml").write_text(topology("alpha", number))
+        wgnet_here("keys", "generate", "--root", root)
+        assert (image.root / "etc/wgnet/alpha.yaml").read_text() != topology("alpha", number)
 
 
 # --- whose files are they? -------------------------------------------------------------------------------------------

@@ -36,7 +36,9 @@ WG = """\
 #!{python}
 import pathlib, sys
 here = pathlib.Path({folder!r})
-if sys.argv[1:] == ["show", "all", "dump"]:
+if (here / "gone").exists():
+    sys.exit("Unable to access interface: No such device")
+elif sys.argv[1:] == ["show", "all", "dump"]:
     print((here / "dump").read_text(), end="")
 elif sys.argv[1] == "set":
     fails = (here / "fails").read_text().split()
@@ -44,6 +46,8 @@ elif sys.argv[1] == "set":
         sys.exit("Unable to modify interface: Address family not supported by protocol")
     with (here / "set").open("a") as out:
         print(*sys.argv[2:], file=out)
+    if "later" in fails:
+        (here / "gone").touch()
 else:
     sys.exit(1)
 """
@@ -193,6 +197,13 @@ def test_a_change_that_fails_keeps_no_other_from_being_made(machine: Machine) ->
     assert done.status == 5
     assert "error[WG6040]: 'many' on 'wg0' could not be changed" in done.err
     assert machine.was_set() == [f"wg0 peer {D} allowed-ips 10.80.0.4/32"]
+
+
+def test_a_later_round_that_cannot_be_leaves_what_an_earlier_one_set(machine: Machine) -> None:
+    (machine.folder / "fails").write_text("later")
+    done = machine.refresh("--quiet", "--for", "30")
+    assert (done.status, "cannot be refreshed" in done.err) == (5, True), done.err
+    assert machine.was_set() != []
 
 
 def test_where_nothing_could_be_changed_the_status_says_so(machine: Machine) -> None:

@@ -247,6 +247,25 @@ def _beside_networkd(hosts: Neighbourhood, before: str) -> None:
     hosts.pings()
 
 
+# --- a person ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.every_day("trixie-networkd")
+def test_what_a_person_took_away_is_given_again(hosts: Neighbourhood) -> None:
+    """The link is down, or asks another DNS server: the manager believes that all is as it made it."""
+    hosts.pings()
+    before = hosts.state()
+    for deed in ("ip link set wg0 down", "resolvectl dns wg0 9.9.9.9"):
+        hosts.run(deed)
+        assert hosts.run(f"{WGNET} status --exit-code", check=False).status == 3
+        said = hosts.run(f"{WGNET} apply").stdout
+        assert "'edge': applied" in said
+        hosts.settle()
+        hosts.status()
+        hosts.until(before)
+    hosts.pings()
+
+
 # --- systemd-resolved, or none ---------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from wgnet.managers.nm_settings import Property, Setting, Settings
 from wgnet.syntax.spec import Manager
 from wgnet.system import profiles as profiles_module
 from wgnet.system.nm import Profile
-from wgnet.system.profiles import Profiles, read_record, write_record_file
+from wgnet.system.profiles import Profiles, forget_profiles, read_record, write_record_file
 from wgnet.system.snapshot import Owned, Snapshot
 from wgnet.system.target import InterfaceTarget, Target
 
@@ -29,9 +29,13 @@ UUID = "5f3b8a52-35c1-4d51-8d0e-77a4f9d5ad01"
 class Daemon:
     """A NetworkManager with these checkpoints, by path; `kept` are those that were destroyed."""
 
-    def __init__(self, checkpoints: dict[str, list[str]]) -> None:
+    def __init__(self, checkpoints: dict[str, list[str]], *, runs: bool = True) -> None:
         self._checkpoints = checkpoints
+        self._runs = runs
         self.kept: list[str] = []
+
+    def is_running(self) -> bool:
+        return self._runs
 
     def checkpoints(self) -> dict[str, list[str]]:
         return self._checkpoints
@@ -202,6 +206,51 @@ def test_what_is_known_of_two_profiles_of_one_interface_goes_through_a_snapshot(
     Profiles.restore(None, snapshot, Diagnostics(), tmp_path)  # type: ignore[arg-type]
     assert told == [f"back {UUID}", f"back {OTHER}"]
     assert recorded(tmp_path) == {UUID: "wg0", OTHER: "wg0"}
+
+
+def test_profiles_of_a_networkmanager_that_is_gone_go_from_disk_and_come_back_there(
+    told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken off the machine, it answers nothing, and would keep every change out for ever."""
+    monkeypatch.setattr(profiles_module, "NetworkManagerDaemon", lambda _: Daemon({}, runs=False))
+    folder = tmp_path / "etc/NetworkManager/system-connections"
+    folder.mkdir(parents=True)
+    texts = {"corp.nmconnection": f"[connection]\nuuid={UUID}\n", "other.nmconnection": f"[connection]\nuuid={OTHER}\n"}
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    target = Target(artifacts=(), interfaces=())
+    profiles = Profiles(None, target, tmp_path)  # type: ignore[arg-type]
+    assert profiles.changes() == ["the profile 'corp' (wg0) is removed"]
+    snapshot = replace(snapshot_of(profiles, target), profiles=profiles.save())
+    profiles.apply(snapshot, Diagnostics())
+    assert [path.name for path in folder.iterdir()] == ["other.nmconnection"]
+    assert recorded(tmp_path) == {}
+    Profiles.restore(None, Snapshot.from_json(snapshot.to_json()), Diagnostics(), tmp_path)  # type: ignore[arg-type]
+    assert {path.name: path.read_text() for path in folder.iterdir()} == texts
+    assert (folder / "corp.nmconnection").stat().st_mode & 0o777 == 0o600
+    assert (recorded(tmp_path), told) == ({UUID: "wg0"}, [])
+
+
+def test_what_an_images_links_lead_to_outside_is_not_forgotten(tmp_path: Path) -> None:
+    """They lead elsewhere in the image that it is to be; nothing of the machine that builds it is touched."""
+    root = tmp_path / "image"
+    keyfile = f"[connection]\nuuid={UUID}\n"
+    mine = Owned(interface="wg0", network="corp", manager=Manager.NETWORKMANAGER, uuid=UUID)
+    outside = tmp_path / "elsewhere"
+    for place in (outside, root / str(outside).lstrip("/")):
+        (place / "NetworkManager/system-connections").mkdir(parents=True)
+        (place / "NetworkManager/system-connections/corp.nmconnection").write_text(keyfile)
+        (place / "wgnet").mkdir()
+        write_record_file(place / "wgnet/profiles.json", [mine])
+    for link, place in (("etc/NetworkManager", "NetworkManager"), ("var/lib/wgnet", "wgnet")):
+        (root / link).parent.mkdir(parents=True)
+        (root / link).symlink_to(outside / place)
+    assert forget_profiles(root, ()) == ["corp"]
+    left = {
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file() and "image" not in path.parts
+    }
+    assert left == {"elsewhere/NetworkManager/system-connections/corp.nmconnection", "elsewhere/wgnet/profiles.json"}
+    assert [path for path in root.rglob("*") if path.is_file()] == []
 
 
 CHANGED, ROAMED, PLAIN, GONE = (f"{letter * 42}A=" for letter in "crpg")

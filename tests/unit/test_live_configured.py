@@ -1,4 +1,4 @@
-"""What is read back of systemd-networkd's files: what wgnet writes is understood, what a person wrote is left out."""
+"""What is read back of files and profiles: what wgnet writes is understood, what a person wrote is left out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from live_sample import secrets_of, wanted_of
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.configured import metrics_of_network, routes_of_network, rules_of_network
+from wgnet.live.profile import policy_rules
 from wgnet.live.state import PolicyRule, Route
 from wgnet.managers.networkd import Networkd
+from wgnet.managers.networkmanager import describe
+from wgnet.managers.nm_settings import to_dbus
 from wgnet.managers.templates import Templates
 from wgnet.syntax.spec import Manager
 
@@ -60,7 +63,23 @@ def test_what_is_written_is_read(example: str) -> None:
             assert routes <= wanted.routes
             connected = {address.address.network for address in interface.addresses}
             assert {route.destination for route in wanted.routes - routes} <= connected
-            assert set(metrics_of_network(text)) <= {str(address.address) for address in interface.addresses}
+            # An address alone has no route.
+            assert metrics_of_network(text) == {
+                str(each.address): interface.metric
+                for each in interface.addresses
+                if each.prefix_route and each.address.network.num_addresses > 1
+            }
+
+
+@pytest.mark.parametrize("example", sorted(examples()))
+def test_what_a_profile_asks_for_is_read(example: str) -> None:
+    texts = {path.name: under(Manager.NETWORKMANAGER, path.read_text())[0] for path in examples()[example]}
+    fleet, _ = read_fleet(texts)
+    for name in fleet.host_names():
+        plan = fleet.plan_host(name)
+        for interface, wanted in zip(plan.interfaces, wanted_of(plan), strict=True):
+            settings = to_dbus(describe(interface, secrets_of(interface)), secrets=False)
+            assert policy_rules(settings) == wanted.rules
 
 
 def test_what_a_person_wrote_is_left_out() -> None:

@@ -507,3 +507,18 @@ def test_an_interface_of_another_kind_is_said_to_be_one() -> None:
     assert [str(each) for each in drift_of(plan, link(kind="dummy")(live))] == [
         "net: the interface: expected a WireGuard interface, found dummy"
     ]
+
+
+def test_a_rule_of_another_network_is_not_left_over() -> None:
+    """Two networks with exit nodes, changed one at a time: the other's bypass looks like one that this once had."""
+    plan = own()
+    wanted, live = wanted_of(plan), live_of(plan)
+    bypass = PolicyRule(4, 32763, table=254, destination=NET("198.51.100.0/24"))
+    more = replace(live, rules=live.rules | {bypass})
+    assert [each.extra for each in find_drift(wanted, more)] == [bypass]
+    assert find_drift(wanted, more, {bypass}) == []
+    # What both ask for is missing all the same.
+    shared = next(iter(live.rules))
+    assert [each.aspect for each in find_drift(wanted, replace(live, rules=live.rules - {shared}), {shared})] == [
+        "rule"
+    ]

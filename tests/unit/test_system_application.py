@@ -92,6 +92,8 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
 
         def adopt(self) -> None: ...
 
+        rules = staticmethod(dict)  # type: ignore[var-annotated]
+
         @staticmethod
         def finish(*_: object) -> None:
             found.called.append("finish profiles")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -115,6 +116,40 @@ def test_an_interface_that_is_renamed_goes_before_it_comes(
         root=tmp_path,
     ).run()
     assert world.called == ["delete wg0", "reload"]
+
+
+@pytest.mark.parametrize(
+    ("network", "manager", "port", "gone"),
+    [
+        ("corp", Manager.NETWORKD, 5, True),
+        ("corp", Manager.NETWORKD, 6, True),
+        ("corp", Manager.NETWORKMANAGER, 5, False),
+        ("firm", Manager.NETWORKMANAGER, 5, True),
+        ("firm", Manager.NETWORKD, 5, True),
+        ("firm", Manager.NETWORKD, 6, False),
+    ],
+)
+def test_a_profile_in_the_way_of_another_interface_goes_first(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    network: str,
+    manager: Manager,
+    port: int,
+    gone: bool,
+) -> None:
+    """One that changes its manager and its name at once, or its network's name: the listen port is the same."""
+    device = DeviceSettings(name="wg7", private_key=None, public_keys=(), listen_port=port, firewall_mark=0)
+    mine = InterfaceTarget(network=network, name="wg7", manager=manager, device=device, mtu=1420, active=True)
+    monkeypatch.setattr(
+        converge_module, "read_devices", lambda: {"wg0": replace(LiveDevice.empty("wg0"), listen_port=5)}
+    )
+    monkeypatch.setattr(Networkd, "reload", lambda _: world.links.add("wg7"))
+    monkeypatch.setattr(Networkd, "is_running", lambda _: True)
+    monkeypatch.setattr(converge_module, "free_ports", lambda *_: world.called.append("come"))
+    target = Target(artifacts=(), interfaces=(mine,))
+    _converger(tmp_path, target, owned=(MINE[Manager.NETWORKMANAGER],)).run()
+    assert world.called == ([f"remove {UUID}", "come"] if gone else ["come"])
 
 
 def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,13 +315,34 @@ def test_rules_that_networkmanager_makes_as_networkd_had_them_stay(
     monkeypatch.setattr(converge_module, "read_rules", lambda: frozenset(kernel))
     monkeypatch.setattr(converge_module, "delete_rule", kernel.remove)
     target = Target(artifacts=(), interfaces=(theirs,), networks=frozenset(("corp",)))
-    converger = _converger(tmp_path, target, artifacts=(network,), owned=(MINE[Manager.NETWORKD],))
+    rules = {"corp": frozenset({rule})}
+    converger = _converger(tmp_path, target, artifacts=(network,), owned=(MINE[Manager.NETWORKD],), profile_rules=rules)
     converger.run()
     assert kernel == set()
     kernel.add(rule)
     assert converger.unfinished() == []
     converger.drop_left()
     assert kernel == {rule}
+
+
+def test_rules_of_a_profile_that_stays_are_not_taken_for_networkds(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two networks with exit nodes, one of each manager: networkd's goes, and both had one rule."""
+    rule = PolicyRule(4, 32764, table=254, suppress_prefix_length=0)
+    text = "[RoutingPolicyRule]\nFamily=ipv4\nSuppressPrefixLength=0\nTable=254\nPriority=32764\n"
+    network = Artifact(path=NETDEV.replace(".netdev", ".network"), network="corp", content=text.encode())
+    kernel = {rule}
+    monkeypatch.setattr(Networkd, "is_running", lambda _: True)
+    monkeypatch.setattr(converge_module, "delete_link", world.links.discard)
+    monkeypatch.setattr(converge_module, "read_rules", lambda: frozenset(kernel))
+    monkeypatch.setattr(converge_module, "delete_rule", kernel.discard)
+    target = Target(artifacts=(), interfaces=())
+    rules = {"firm": frozenset({rule})}
+    converger = _converger(tmp_path, target, artifacts=(network,), owned=(MINE[Manager.NETWORKD],), profile_rules=rules)
+    converger.run()
+    converger.drop_left()
+    assert (kernel, converger.unfinished()) == ({rule}, [])
 
 
 def test_what_is_too_much_is_taken_away(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,6 +385,31 @@ def test_links_that_lost_what_networkd_gave_them_are_set_again(
     assert world.called == ["set wg0 again"]
 
 
+def test_a_link_that_is_down_is_brought_up_and_dns_is_networkds_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*words: object, **_: object) -> None:
+        world.called.append(f"{words}")
+
+    monkeypatch.setattr(Networkd, "reconfigure", lambda _, name: world.called.append(f"set {name} again"))
+    monkeypatch.setattr(converge_module, "set_up", lambda name: world.called.append(f"{name} up"))
+    monkeypatch.setattr(converge_module, "run_program", run)
+    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
+    made = [
+        InterfaceTarget(network="corp", name=name, manager=manager, device=device, mtu=1420, active=True)
+        for name, manager in (("wg0", Manager.NETWORKD), ("wg1", Manager.NETWORKMANAGER))
+    ]
+    world.links = {"wg0", "wg1"}
+    converger = _converger(tmp_path, Target(artifacts=(), interfaces=tuple(made)))
+    down = [Drift(interface=name, aspect="link", subject="", expected="up", found="down") for name in ("wg0", "wg1")]
+    converger.set_again(down)
+    assert world.called == ["wg0 up", "set wg0 again", "wg1 up"]
+    world.called.clear()
+    dns = [Drift(interface=name, aspect="dns", subject="", expected="a", found="b") for name in ("wg0", "wg1")]
+    converger.set_again(dns)
+    assert world.called == ["('resolvectl', ['revert', 'wg0'])"]
+
+
 def _converger(
     root: Path,
     target: Target,
@@ -336,6 +417,7 @@ def _converger(
     artifacts: tuple[Artifact, ...] = (),
     owned: tuple[Owned, ...] = (),
     repeats: bool = False,
+    profile_rules: Mapping[str, frozenset[PolicyRule]] = MappingProxyType({}),
 ) -> Converger:
     return Converger(
         bus=None,  # type: ignore[arg-type]
@@ -346,4 +428,5 @@ def _converger(
         diagnostics=Diagnostics(),
         root=root,
         repeats=repeats,
+        profile_rules=profile_rules,
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from wgnet.keys.types import PresharedKey
 from wgnet.live.changes import move_between_keys
 from wgnet.live.device import DeviceSettings, LiveDevice, LivePeer, PeerSettings
-from wgnet.live.state import LiveLink, LiveState, PolicyRule, Route
+from wgnet.live.state import STATIC, LiveLink, LiveState, PolicyRule, Route
 from wgnet.live.wanted import LINK_LOCAL, WantedDns, WantedInterface, nft_tables
 from wgnet.plan.derive import PRIORITY_LAST
 from wgnet.syntax.spec import Prefix
@@ -31,7 +31,6 @@ ASPECTS = (
 #: Who makes routes of the kind that wgnet answers for: the kernel, who says nothing, and a manager. Routing daemons
 #: (bird, babel, FRR) name themselves, and are what `allowed-ips: any` is for.
 _PROTOCOLS = (2, 3, 4)
-_STATIC = 4
 #: Between these priorities stand the rules that wgnet makes. What is elsewhere is an administrator's.
 _PRIORITY_FIRST = 32000
 _REVERSE = (".in-addr.arpa", ".ip6.arpa")
@@ -83,16 +82,19 @@ _WORDS = {
 _OF_PEER = frozenset(("preshared-key", "endpoint", "persistent-keepalive"))
 
 
-def find_drift(wanted: Sequence[WantedInterface], live: LiveState) -> list[Drift]:
+def find_drift(
+    wanted: Sequence[WantedInterface], live: LiveState, others: Collection[PolicyRule] = frozenset()
+) -> list[Drift]:
     """Return every difference of these interfaces, and of what goes with them; other interfaces are nobody's business.
 
-    `wanted` are all of the host's, or those that were changed. An endpoint that a peer roamed to is no difference.
+    `wanted` are all of the host's, or those that were changed; `others` are policy rules of those that were not. An
+    endpoint that a peer roamed to is no difference.
     """
     settled = [_with_live_mark(each, live) for each in wanted]
     drift: list[Drift] = []
     for each in settled:
         drift += _interface(each, live)
-    drift += _rules(settled, live)
+    drift += _rules(settled, live, others)
     order = {aspect: number for number, aspect in enumerate(ASPECTS)}
     names = {each.name: number for number, each in enumerate(settled)}
     drift.sort(key=lambda one: (names[one.interface], order[one.aspect]))
@@ -347,7 +349,7 @@ def _sorted(prefixes: Iterable[Prefix]) -> list[Prefix]:
 # --- policy rules ----------------------------------------------------------------------------------------------------
 
 
-def _rules(wanted: Sequence[WantedInterface], live: LiveState) -> Iterator[Drift]:
+def _rules(wanted: Sequence[WantedInterface], live: LiveState, others: Collection[PolicyRule]) -> Iterator[Drift]:
     """Yield the differences in rules, which are the host's: two interfaces may ask for the same one."""
     left = Counter(live.rules)
     missing: list[tuple[WantedInterface, PolicyRule]] = []
@@ -372,7 +374,7 @@ def _rules(wanted: Sequence[WantedInterface], live: LiveState) -> Iterator[Drift
                     missing.append((each, rule))
     for each, rule in sorted(missing, key=lambda item: str(item[1])):
         yield _drift(each, "rule", str(rule), rule, None)
-    for rule in sorted(+left, key=str):
+    for rule in sorted((+left).keys() - others, key=str):
         owner = next((each for each in wanted if _is_left_over(rule, each)), None)
         if owner is not None:
             yield _drift(owner, "rule", str(rule), None, rule)
@@ -388,7 +390,7 @@ def _is_left_over(rule: PolicyRule, wanted: WantedInterface) -> bool:
     if rule.invert:
         tables = {route.table for route in wanted.routes} | {wanted.device.firewall_mark}
         return rule.firewall_mark == rule.table and rule.table in tables
-    if rule.protocol != _STATIC:
+    if rule.protocol != STATIC:
         # ip-rule(8) names none, and gives such priorities to whoever names none.
         return False
     if rule.incoming_interface is not None:

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from wgnet.keys.types import PrivateKey
+from wgnet.live.state import PolicyRule
 from wgnet.managers.nm_settings import SECRET_IN_PROFILE, DbusSettings, Variant
+from wgnet.syntax.spec import Prefix
 
 __all__ = [
     "as_told",
@@ -23,6 +25,7 @@ __all__ = [
     "has_preshared_keys",
     "ip_differs",
     "keeps_private_key",
+    "policy_rules",
     "secrets_differ",
     "with_key_for_agent",
     "with_private_key_of",
@@ -53,6 +56,8 @@ _IGNORED = {
     ("ip", "routes"),
 }
 _IP = ("ipv4", "ipv6")
+#: Of linux/fib_rules.h and linux/socket.h.
+_ACTION_PROHIBIT, _AF_INET, _ALL_BITS = 8, 2, 0xFFFFFFFF
 #: Not required: what a peer without a preshared key has.
 _NOT_REQUIRED = 4
 
@@ -70,6 +75,35 @@ def ip_differs(wanted: DbusSettings, applied: DbusSettings) -> bool:
     return any(
         setting in _IP or (setting, name) == ("connection", "zone")
         for setting, name in differences(without_secrets(wanted), without_secrets(applied))
+    )
+
+
+def policy_rules(settings: DbusSettings) -> frozenset[PolicyRule]:
+    """Return the policy rules that a profile of wgnet's asks for, as the kernel has them."""
+    return frozenset(
+        _policy_rule(_plain(item))
+        for setting in _IP
+        for item in _list(settings.get(setting, {}).get("routing-rules", ("aa{sv}", [])))
+    )
+
+
+def _policy_rule(item: Mapping[str, Any]) -> PolicyRule:
+    def prefix(name: str) -> Prefix | None:
+        return ipaddress.ip_network(f"{item[name]}/{item[f'{name}-len']}") if name in item else None
+
+    mask = item.get("fwmask")
+    return PolicyRule(
+        version=4 if item["family"] == _AF_INET else 6,
+        priority=item["priority"],
+        action="prohibit" if item.get("action") == _ACTION_PROHIBIT else "lookup",
+        table=item.get("table"),
+        source=prefix("from"),
+        destination=prefix("to"),
+        incoming_interface=item.get("iifname"),
+        firewall_mark=item.get("fwmark"),
+        firewall_mask=None if mask == _ALL_BITS else mask,
+        invert=item.get("invert", False),
+        suppress_prefix_length=item.get("suppress-prefixlength"),
     )
 
 

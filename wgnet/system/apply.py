@@ -21,6 +21,7 @@ from wgnet.diagnostics.words import system_reason
 from wgnet.live.changes import device_change, restored_device
 from wgnet.live.device import is_address
 from wgnet.live.drift import Drift, find_drift
+from wgnet.live.state import PolicyRule
 from wgnet.live.wanted import KERNEL_MTU, WantedInterface
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
@@ -29,10 +30,10 @@ from wgnet.system.dbus import Bus, DBusError
 from wgnet.system.guard import LIMIT_S, Guard
 from wgnet.system.install import compare_system, read_manifest, recover, write_system
 from wgnet.system.interrupts import InterruptedApplyError, signals_as_errors, signals_ignored
-from wgnet.system.links import link_exists
+from wgnet.system.links import is_up, link_exists
 from wgnet.system.live import LiveError, read_state
 from wgnet.system.manifest import Manifest
-from wgnet.system.networkd import netdev_path
+from wgnet.system.networkd import netdev_path, policy_rules
 from wgnet.system.nm import NmError
 from wgnet.system.outcome import WriteReport
 from wgnet.system.profiles import Profiles, ReportedError
@@ -49,6 +50,7 @@ __all__ = [
     "put_back_files",
     "report_differences",
     "report_failure",
+    "rules_of_others",
 ]
 
 #: Seconds for the managers to do all that they were told.
@@ -93,6 +95,8 @@ class Application:
     report: WriteReport = field(default_factory=WriteReport)
     changed: bool = False
     seconds_left: float = 0.0
+    #: Policy rules of networks that the target does not speak of.
+    _others: frozenset[PolicyRule] = field(init=False, default=frozenset())
 
     def run(self, confirm: float | None = None) -> Outcome:
         """Make the machine so. With `confirm` it goes back in so many seconds, unless somebody confirms."""
@@ -174,6 +178,7 @@ class Application:
             for each in self.target.interfaces
         )
         artifacts = standing_artifacts(self.root, manifest)
+        self._others = rules_of_others(artifacts, self.target, profiles)
         self.changed = (
             report is None
             or bool(report.written or report.removed)
@@ -240,7 +245,7 @@ class Application:
         return found
 
     def _drift(self) -> list[Drift]:
-        found = find_drift(self.wanted, read_state([each.name for each in self.wanted]))
+        found = find_drift(self.wanted, read_state([each.name for each in self.wanted]), self._others)
         # A name that has no address now is no reason to go back: `wgnet refresh` asks again.
         return [each for each in found if each.aspect != "endpoint" or is_address(each.expected or "")]
 
@@ -258,6 +263,7 @@ class Application:
                     diagnostics=self.diagnostics,
                     root=self.root,
                     force=self.force,
+                    profile_rules=profiles.rules(),
                 )
                 self.report = converger.run()
                 profiles.apply(snapshot, self.diagnostics)
@@ -292,6 +298,14 @@ class Application:
             report_differences(differences, ("systemd-networkd", "NetworkManager"), self.diagnostics)
         outcome = put_back(guard, self.bus, self.diagnostics, self.root)
         return Outcome.PUT_BACK if outcome is Outcome.DONE else Outcome.BROKEN
+
+
+def rules_of_others(artifacts: Sequence[Artifact], target: Target, profiles: Profiles) -> frozenset[PolicyRule]:
+    """Return the policy rules of networks of wgnet's that a target does not speak of. Raises `NmError`."""
+    if target.networks is None:
+        return frozenset()
+    files = policy_rules(each for each in artifacts if each.network not in target.networks)
+    return files.union(*(rules for network, rules in profiles.rules().items() if network not in target.networks))
 
 
 def report_differences(found: Sequence[object], units: Sequence[str], diagnostics: Diagnostics) -> None:
@@ -331,7 +345,7 @@ def _settle(
 
     systemd-networkd below 256 answers a reload before it has done it, and sets what it takes for right. So `finish`,
     which sets what no manager does, is called again after each look that finds something; `set_again` when something
-    stays wrong for so long that nobody is at work on it, and once more each time that has gone on for twice as long.
+    stays wrong for so long that nobody is at work on it: after 6, 12 and 24 s.
     """
     begin = time.monotonic()
     until = begin + _SETTLES_S
@@ -414,6 +428,7 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path,
         force=True,
         repeats=repeats,
         parameters=snapshot.parameters,
+        profile_rules=Profiles.saved_rules(snapshot),
     )
     converger.run()
     Profiles.restore(bus, snapshot, diagnostics, root)
@@ -425,7 +440,11 @@ def _restore(snapshot: Snapshot, bus: Bus, diagnostics: Diagnostics, root: Path,
     def look() -> list[str]:
         return [*_differences(snapshot, interfaces, configured), *converger.unfinished()]
 
-    return list(_settle(look, finish, lambda _: converger.drop_left()))
+    def set_again(_: Sequence[str]) -> None:
+        converger.drop_left()
+        converger.set_links_up([name for name in snapshot.up if name in devices and not is_up(name)])
+
+    return list(_settle(look, finish, set_again))
 
 
 def _differences(
@@ -440,6 +459,7 @@ def _differences(
         for each in interfaces
         if each.name in live and device_change(live[each.name], each.device, configured[each.name])
     ]
+    found += [f"'{each.name}' is down" for each in interfaces if each.name in snapshot.up and not is_up(each.name)]
     there = {each.name for each in interfaces}
     made = {each.interface for each in snapshot.made}
     return found + [f"'{name}' is still there" for name in sorted(made - there) if link_exists(name)]

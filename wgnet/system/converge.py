@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wgnet.diagnostics.diagnostic import Diagnostics
 from wgnet.live.changes import DeviceChange, device_change
-from wgnet.live.configured import metrics_of_network, routes_of_network, rules_of_network
+from wgnet.live.configured import metrics_of_network, routes_of_network
 from wgnet.live.device import LiveDevice
 from wgnet.live.drift import Drift
 from wgnet.live.state import STATIC, PolicyRule, Route
@@ -31,10 +31,11 @@ from wgnet.system.links import (
     mtu_of,
     set_metrics,
     set_mtu,
+    set_up,
     wrong_metrics,
 )
 from wgnet.system.live import read_routes, read_rules
-from wgnet.system.networkd import Networkd, netdev_path
+from wgnet.system.networkd import Networkd, netdev_path, policy_rules
 from wgnet.system.nm import NetworkManagerDaemon
 from wgnet.system.nm_apply import remove_profile
 from wgnet.system.outcome import WriteReport
@@ -78,10 +79,11 @@ class Converger:
     repeats: bool = False
     #: Values for kernel parameters that the target does not speak of, below /proc/sys.
     parameters: Mapping[str, str] = field(default_factory=dict)
+    #: Policy rules of NetworkManager's profiles as they are to be, by network. The kernel has no rule twice, and marks
+    #: theirs as it marks networkd's.
+    profile_rules: Mapping[str, frozenset[PolicyRule]] = field(default_factory=dict)
     _networkd: Networkd = field(init=False)
     _reload: bool = field(init=False)
-    #: Rules that networkd made and that are gone: one that says the same from now on is NetworkManager's.
-    _given_up: frozenset[PolicyRule] = field(init=False, default=frozenset())
 
     def __post_init__(self) -> None:
         self._networkd = Networkd(self.bus, self.root)
@@ -124,16 +126,29 @@ class Converger:
         self._set_metrics()
 
     def set_again(self, drift: Sequence[Drift]) -> None:
-        """Take away what is too much, and have networkd set those of its links anew from which somebody took something.
+        """Undo what somebody did: take away what is too much, bring links up, and have networkd set its own anew.
 
         Raises `DBusError`, and what `drop_left` does.
         """
         self.drop_left()
         _drop([each.extra for each in drift if each.extra is not None])
+        self.set_links_up([each.interface for each in drift if each.aspect == "link" and each.found == "down"])
         names = {each.interface for each in drift if each.aspect in _OF_NETWORK}
+        dns = {each.interface for each in drift if each.aspect == "dns"}
         for each in self.target.of(Manager.NETWORKD):
             if each.name in names and link_exists(each.name):
                 self._networkd.reconfigure(each.name)
+            if each.name in dns and link_exists(each.name):
+                # What somebody told systemd-resolved goes before what networkd does.
+                run_program("resolvectl", ["revert", each.name], missing="systemd-resolved")
+
+    def set_links_up(self, names: Sequence[str]) -> None:
+        """Bring links up that somebody took down: with them went routes. Raises `DBusError`, `ProgramError`."""
+        ours = {each.name for each in self.target.of(Manager.NETWORKD)}
+        for name in names:
+            set_up(name)
+            if name in ours:
+                self._networkd.reconfigure(name)
 
     def _gone(self) -> list[str]:
         """Return networkd's interfaces that are wgnet's and not in the target."""
@@ -142,13 +157,22 @@ class Converger:
         return [name for name in dict.fromkeys(found) if name not in stay]
 
     def _take_over(self) -> None:
-        """Take interfaces that networkd is to make away from NetworkManager.
+        """Take interfaces away from NetworkManager that are networkd's from now on, or in the way of what is to come.
 
-        First of all: who removes the profile later removes the device that networkd has taken for its own by then.
+        First of all: who removes the profile later removes the device that networkd has taken for its own by then; and
+        of one with another name the listen port is the same.
         """
-        names = {each.name for each in self.target.of(Manager.NETWORKD)}
+        ours = self.target.of(Manager.NETWORKD)
+        names, networks = {each.name for each in ours}, {each.network for each in ours}
+        stay = {each.network for each in self.target.of(Manager.NETWORKMANAGER)}
+        ports = {each.device.listen_port for each in self.target.interfaces} - {0}
+        live = read_devices()
         for owned in self.owned:
-            if owned.interface in names and owned.uuid is not None:
+            device = live.get(owned.interface)
+            gone = owned.network not in stay and (
+                owned.network in networks or (device is not None and device.listen_port in ports)
+            )
+            if owned.uuid is not None and (owned.interface in names or gone):
                 remove_profile(NetworkManagerDaemon(self.bus), owned.uuid)
 
     # --- what managers are told of files ------------------------------------------------------------------------------
@@ -252,23 +276,28 @@ class Converger:
 
     def _left_rules(self) -> list[PolicyRule]:
         """Return rules that are the host's, of links that stay and of links that go."""
-        gone = self._gone_rules() - self._given_up
-        if not gone:
-            return []
-        return sorted((rule for rule in read_rules() if rule in gone and rule.protocol == STATIC), key=str)
+        return self._still_there(self._gone_rules().difference(*self.profile_rules.values()))
 
     def _gone_rules(self) -> frozenset[PolicyRule]:
         networks = self.target.networks
         stay = [each for each in self.artifacts if networks is not None and each.network not in networks]
-        return _rules(self.artifacts) - _rules([*self.target.artifacts, *stay])
+        return policy_rules(self.artifacts) - policy_rules([*self.target.artifacts, *stay])
+
+    @staticmethod
+    def _still_there(gone: frozenset[PolicyRule]) -> list[PolicyRule]:
+        return (
+            sorted((rule for rule in read_rules() if rule in gone and rule.protocol == STATIC), key=str) if gone else []
+        )
 
     def _drop_rules_of_gone(self) -> None:
         """Take away the rules of links that are gone, which networkd leaves until it sets another link.
 
-        Before NetworkManager comes: the kernel has no rule twice, and marks NetworkManager's as it marks networkd's.
+        Also those that NetworkManager makes anew after this: of one that it found there networkd would take it for its
+        own later, and take it away.
         """
-        _drop(self._left_rules())
-        self._given_up = self._gone_rules().difference(self._left_rules())
+        from_networkd = {each.network for each in self.owned if each.manager is Manager.NETWORKD}
+        stay = [rules for network, rules in self.profile_rules.items() if network not in from_networkd]
+        _drop(self._still_there(self._gone_rules().difference(*stay)))
 
     def _networks(self) -> Iterator[tuple[str, str, str]]:
         """Yield networkd's links that are there, with the text of the .network as it stood, and as it is to be."""
@@ -339,11 +368,6 @@ class Converger:
 
 def _contents(artifacts: Sequence[Artifact]) -> list[tuple[str, bytes]]:
     return [(artifact.path, artifact.content) for artifact in artifacts]
-
-
-def _rules(artifacts: Sequence[Artifact]) -> frozenset[PolicyRule]:
-    files = (each for each in artifacts if "/systemd/network/" in each.path and each.path.endswith(".network"))
-    return frozenset(rule for each in files for rule in rules_of_network(each.content.decode(errors="replace")))
 
 
 def _drop(left: Sequence[Route | PolicyRule]) -> None:

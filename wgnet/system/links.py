@@ -19,15 +19,18 @@ __all__ = [
     "delete_link",
     "delete_route",
     "delete_rule",
+    "is_up",
     "link_exists",
     "mtu_of",
     "set_metrics",
     "set_mtu",
+    "set_up",
     "wrong_metrics",
 ]
 
 #: linux/sockios.h
-_SIOCGIFMTU = 0x8921
+_SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921
+_IFF_UP = 1
 
 
 def delete_link(name: str) -> None:
@@ -39,6 +42,17 @@ def delete_link(name: str) -> None:
 def set_mtu(name: str, mtu: int) -> None:
     """Set an interface's MTU. Raises `ProgramError`."""
     run_program("ip", ["link", "set", "dev", name, "mtu", str(mtu)], missing="iproute2")
+
+
+def set_up(name: str) -> None:
+    """Bring an interface up. Raises `ProgramError`."""
+    run_program("ip", ["link", "set", "dev", name, "up"], missing="iproute2")
+
+
+def is_up(name: str) -> bool:
+    """Return whether an interface is there, and is not down."""
+    flags = _ask(_SIOCGIFFLAGS, name, "H")
+    return flags is not None and bool(flags & _IFF_UP)
 
 
 def link_exists(name: str) -> bool:
@@ -53,13 +67,18 @@ def link_exists(name: str) -> bool:
 
 def mtu_of(name: str) -> int | None:
     """Return an interface's MTU, None where there is none such."""
+    return _ask(_SIOCGIFMTU, name, "i")
+
+
+def _ask(request: int, name: str, form: str) -> int | None:
+    """Return the number that an ioctl of netdevice(7) answers with, None where there is no such interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         try:
-            answer = fcntl.ioctl(asking, _SIOCGIFMTU, struct.pack("16si", name.encode(), 0))
+            answer = fcntl.ioctl(asking, request, struct.pack("16si", name.encode(), 0))
         except OSError:
             return None
-    mtu: int = struct.unpack("16si", answer[:20])[1]
-    return mtu
+    number: int = struct.unpack_from(form, answer, 16)[0]
+    return number
 
 
 def delete_route(route: Route) -> None:

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from wgnet.live.configured import rules_of_network
+from wgnet.live.state import PolicyRule
+from wgnet.managers.artifact import Artifact
 from wgnet.system.dbus import Bus, DBusCallError
 from wgnet.system.wholefiles import make_folders, put_file
 
-__all__ = ["Networkd", "interface_of_netdev", "live_drop_in", "netdev_path"]
+__all__ = ["Networkd", "interface_of_netdev", "live_drop_in", "netdev_path", "policy_rules"]
 
 _NAME = "org.freedesktop.network1"
 _PATH = "/org/freedesktop/network1"
@@ -54,6 +58,12 @@ def interface_of_netdev(path: str) -> str | None:
 def live_drop_in(name: str) -> str:
     """Return where a drop-in takes a device out of networkd's hands until the next boot, without the leading slash."""
     return f"{_LIVE}/{_PREFIX}{name}{_SUFFIX}.d/{_DROP_IN}"
+
+
+def policy_rules(artifacts: Iterable[Artifact]) -> frozenset[PolicyRule]:
+    """Return the policy rules that those of some files ask for which are .network files."""
+    files = (each for each in artifacts if f"/{_FOLDER}/" in each.path and each.path.endswith(".network"))
+    return frozenset(rule for each in files for rule in rules_of_network(each.content.decode(errors="replace")))
 
 
 class Networkd:

@@ -20,6 +20,8 @@ from wgnet.live.changes import device_change, restored_device
 from wgnet.live.costs import Cost
 from wgnet.live.device import DeviceSettings, LiveDevice, is_address
 from wgnet.live.drift import Drift
+from wgnet.live.profile import policy_rules
+from wgnet.live.state import PolicyRule
 from wgnet.live.wanted import KERNEL_MTU
 from wgnet.managers.nm_settings import to_dbus
 from wgnet.syntax.spec import Manager
@@ -29,6 +31,7 @@ from wgnet.system.guard import LIMIT_S
 from wgnet.system.links import mtu_of, set_mtu
 from wgnet.system.nm import NetworkManagerDaemon, NmError
 from wgnet.system.resolve import resolve_endpoints
+from wgnet.system.rootpath import path_below
 from wgnet.system.snapshot import BadSnapshotError, Owned, Snapshot
 from wgnet.system.target import InterfaceTarget, Target, keyfile_path
 from wgnet.system.wholefiles import make_folders, put_file
@@ -50,7 +53,7 @@ class ReportedError(Exception):
 
 def read_record(root: Path = Path("/")) -> dict[str, Owned]:
     """Return the profiles that are wgnet's by UUID, as the record has them; none where it cannot be read."""
-    return read_record_file(root / _RECORD)
+    return read_record_file(_below(root, _RECORD))
 
 
 def read_record_file(path: Path) -> dict[str, Owned]:
@@ -86,7 +89,7 @@ def forget_profiles(root: Path, stay: Collection[str]) -> list[str]:
 
 
 def _write_record(root: Path, owned: Iterable[Owned]) -> None:
-    write_record_file(root / _RECORD, owned)
+    write_record_file(_below(root, _RECORD), owned)
 
 
 def write_record_file(path: Path, owned: Iterable[Owned]) -> None:
@@ -119,6 +122,30 @@ class Profiles:
             if uuid not in self._wanted and (networks is None or each.network in networks)
         }
         self._found = {uuid: nm_apply.find_profile(self._nm, uuid) for uuid in self._wanted}
+        #: Nobody has these profiles but the disk: NetworkManager was taken off the machine, as a rule.
+        self._on_disk = bool(self._gone) and not self._wanted and not self._nm.is_running()
+
+    def rules(self) -> dict[str, frozenset[PolicyRule]]:
+        """Return the policy rules of NetworkManager's profiles as they are to be, by network."""
+        found = {
+            each.network: policy_rules(to_dbus(each.settings, secrets=False))
+            for each in self._wanted.values()
+            if each.settings is not None
+        }
+        others = [uuid for uuid in self._record if uuid not in self._wanted and uuid not in self._gone]
+        if others and self._nm.is_running():
+            for uuid in others:
+                each = self._record[uuid]
+                profile = self._nm.profile(uuid)
+                found[each.network] = frozenset() if profile is None else policy_rules(self._nm.settings(profile.path))
+        return found
+
+    @staticmethod
+    def saved_rules(snapshot: Snapshot) -> dict[str, frozenset[PolicyRule]]:
+        """Return the policy rules of the profiles of a snapshot, by network. Raises `BadSnapshotError`."""
+        known = {each.uuid: each.network for each in (*snapshot.made, *snapshot.owned)}
+        saved = {uuid: _saved_profile(data) for uuid, data in snapshot.profiles.items()}
+        return {known[uuid]: policy_rules(each.settings) for uuid, each in saved.items() if each is not None}
 
     def owned(self) -> tuple[Owned, ...]:
         """Return the interfaces whose profiles are wgnet's now, those of keyfiles that it rendered among them."""
@@ -175,6 +202,8 @@ class Profiles:
 
     def save(self) -> dict[str, Any]:
         """Return the profiles of now, with their secrets, by UUID; None for one that is not there."""
+        if self._on_disk:
+            return {uuid: _saved_from_disk(self._root, uuid) for uuid in self._gone}
         return {uuid: self._saved(uuid) for uuid in (*self._wanted, *self._gone)}
 
     def _saved(self, uuid: str) -> dict[str, Any] | None:
@@ -216,7 +245,9 @@ class Profiles:
 
     def _remove(self, gone: Sequence[Owned], diagnostics: Diagnostics) -> None:
         for each in gone:
-            if each.uuid is not None:
+            if each.uuid is not None and self._on_disk:
+                _remove_keyfiles(self._root, each.uuid)
+            elif each.uuid is not None:
                 with _reporting(each.network, diagnostics):
                     nm_apply.remove_profile(self._nm, each.uuid)
 
@@ -261,7 +292,7 @@ class Profiles:
 
     def set_again(self, drift: Sequence[Drift], diagnostics: Diagnostics) -> None:
         """Have NetworkManager give again what somebody took from its devices. Raises `ReportedError`."""
-        ip = {each.interface for each in drift if each.aspect in ("address", "route", "rule")}
+        ip = {each.interface for each in drift if each.aspect in ("link", "address", "route", "rule")}
         dns = {each.interface for each in drift if each.aspect == "dns"}
         for uuid, each in self._wanted.items():
             assert each.settings is not None
@@ -314,6 +345,9 @@ class Profiles:
         """Put the profiles of a snapshot back, without a drop. Raises `ReportedError` besides."""
         if not snapshot.profiles:
             return
+        if any(data is not None and data.get("on-disk") for data in snapshot.profiles.values()):
+            Profiles.restore_files(snapshot, root)
+            return
         nm = NetworkManagerDaemon(bus)
         devices = snapshot.devices()
         known = {each.uuid: each for each in (*snapshot.made, *snapshot.owned)}
@@ -352,6 +386,16 @@ class Profiles:
                 put_file(root / saved.filename.lstrip("/"), base64.b64decode(data["content"]), 0o600)
         _write_record(root, snapshot.owned)
         _write_checkpoints(root, [])
+
+
+def _saved_from_disk(root: Path, uuid: str) -> dict[str, Any] | None:
+    """Return a profile that no NetworkManager has, in the form of `Profiles.save`."""
+    for path in _keyfiles(root, uuid):
+        saved = nm_apply.SavedProfile(
+            uuid=uuid, filename=f"/{_FOLDER}/{path.name}", settings={}, active=False, applied=None
+        )
+        return {**saved.to_json(), "content": base64.b64encode(path.read_bytes()).decode(), "on-disk": True}
+    return None
 
 
 def _uuid(each: InterfaceTarget) -> str:
@@ -418,6 +462,21 @@ def _write_checkpoints(root: Path, paths: list[str]) -> None:
 
 def _remove_keyfiles(root: Path, uuid: str) -> None:
     """Remove the keyfile that a run which was rolled back had NetworkManager write: by the UUID in it."""
-    for path in sorted((root / _FOLDER).glob("*.nmconnection")):
-        if path.is_file() and f"uuid={uuid}" in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            path.unlink()
+    for path in _keyfiles(root, uuid):
+        path.unlink()
+
+
+def _keyfiles(root: Path, uuid: str) -> list[Path]:
+    """Return the keyfiles that have a UUID; a link is none of wgnet's."""
+    return [
+        path
+        for path in sorted(_below(root, _FOLDER).glob("*.nmconnection"))
+        if path.is_file()
+        and not path.is_symlink()
+        and f"uuid={uuid}" in path.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
+
+
+def _below(root: Path, path: str) -> Path:
+    # Of an image, whose links lead where they do on the system that it is to be.
+    return Path(path_below(str(root), path))

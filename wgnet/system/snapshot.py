@@ -17,7 +17,7 @@ from wgnet.live.device import DeviceSettings, LiveDevice, NotADumpError, parse_d
 from wgnet.managers.artifact import Artifact
 from wgnet.syntax.spec import Manager
 from wgnet.system.files import Root, read_standing
-from wgnet.system.links import mtu_of
+from wgnet.system.links import is_up, mtu_of
 from wgnet.system.manifest import Manifest
 from wgnet.system.networkd import interface_of_netdev
 from wgnet.system.programs import ProgramError, run_program
@@ -51,12 +51,13 @@ class Snapshot:
 
     `owned` are the interfaces that were wgnet's then, `made` those that the change goes to. `configured` are the
     endpoints of the files and profiles of then, `replaced` those of the change. `parameters` are values below
-    /proc/sys. `profiles` are NetworkManager's by UUID, None where there was none.
+    /proc/sys. `profiles` are NetworkManager's by UUID, None where there was none. `up` are the interfaces that were up.
     """
 
     artifacts: tuple[Artifact, ...] = field(repr=False)
     dump: str = field(repr=False)
     mtus: Mapping[str, int]
+    up: tuple[str, ...] = ()
     owned: tuple[Owned, ...]
     made: tuple[Owned, ...]
     configured: Mapping[str, Mapping[str, str | None]]
@@ -87,6 +88,7 @@ class Snapshot:
                 "artifacts": [_artifact_to_json(artifact) for artifact in self.artifacts],
                 "dump": self.dump,
                 "mtus": dict(self.mtus),
+                "up": list(self.up),
                 "owned": list(map(_owned_to_json, self.owned)),
                 "made": list(map(_owned_to_json, self.made)),
                 "configured": self.configured,
@@ -107,6 +109,8 @@ class Snapshot:
                 artifacts=tuple(map(_artifact_from_json, value["artifacts"])),
                 dump=str(value["dump"]),
                 mtus={str(name): int(mtu) for name, mtu in value["mtus"].items()},
+                # Which a version before this one did not write down.
+                up=tuple(map(str, value.get("up", ()))),
                 owned=tuple(map(_owned_from_json, value["owned"])),
                 made=tuple(map(_owned_from_json, value["made"])),
                 configured=value["configured"],
@@ -188,6 +192,7 @@ def take_snapshot(
         artifacts=artifacts,
         dump=dump,
         mtus={name: mtu for name in sorted(names) if (mtu := mtu_of(name)) is not None},
+        up=tuple(name for name in sorted(names) if is_up(name)),
         owned=owned,
         made=made,
         configured=configured,

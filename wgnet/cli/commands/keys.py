@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from wgnet.cli.context import EXIT_DONE, EXIT_NOT_STARTED, EXIT_USAGE, Context
@@ -230,8 +231,12 @@ def _may_be_edited(context: Context, file: str) -> bool:
     """Tell whether a topology is the administrator's: it was named, or it lies in /etc, and not elsewhere by a link."""
     if context.files:
         return True
-    own = Path(file).parent == context.root / "etc/wgnet"
-    return own and (str(context.root) == "/" or path_below(str(context.root), f"etc/wgnet/{Path(file).name}") == file)
+    own = f"etc/wgnet/{Path(file).name}"
+    places = {file, str(context.root / own)}
+    if str(context.root) != "/":
+        places.add(path_below(str(context.root), own))
+    # However the root was written down: `./image`, `//image`.
+    return len({os.path.normpath(Path(place).absolute()).lstrip("/") for place in places}) == 1
 
 
 def _write_public_keys(context: Context, publics: dict[str, dict[str, str]]) -> int | None:

@@ -33,6 +33,7 @@ from wgnet.live.drift import Drift, find_drift
 from wgnet.managers.artifact import Artifact
 from wgnet.managers.dispatch import Managers
 from wgnet.plan.derive import Fleet
+from wgnet.system.apply import rules_of_others
 from wgnet.system.dbus import Bus, DBusError
 from wgnet.system.install import compare_system, read_manifest
 from wgnet.system.live import LiveError, read_state
@@ -41,7 +42,7 @@ from wgnet.system.nm import NmError
 from wgnet.system.profiles import Profiles
 from wgnet.system.rootpath import own_templates
 from wgnet.system.secrets import SecretFinder
-from wgnet.system.snapshot import Owned, owned_interfaces
+from wgnet.system.snapshot import Owned, owned_interfaces, standing_artifacts
 from wgnet.system.taken import report_taken_interfaces
 from wgnet.system.target import Target
 
@@ -156,6 +157,7 @@ def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
         return None
     report_dns_not_read(context, plan.plans)
     state = read_state([each.name for each in plan.wanted])
+    others = rules_of_others(standing_artifacts(context.root, manifest), target, profiles)
     # A peer that goes is known by its key alone, but for the comment in the file that goes with it.
     names = {
         each.name: names_of_netdev(_read(context.root / netdev_path(each.name)) or "") for each in target.interfaces
@@ -170,7 +172,7 @@ def _compare(context: Context, plan: MachinePlan, bus: Bus) -> Changes | None:
     files += [FileChange(path=path, old=_read(Path(path)), new=None) for path in report.removed]
     return Changes(
         host=plan.name or None,
-        live=tuple(_named(each, names) for each in find_drift(plan.wanted, state)),
+        live=tuple(_named(each, names) for each in find_drift(plan.wanted, state, others)),
         costs=(*_link_costs(target, owned, state.devices), *costs, *profiles.costs()),
         files=tuple(files),
         profiles=tuple(profiles.changes()),

@@ -80,18 +80,23 @@ def _repeat(context: Context, refresher: Refresher) -> int:
     options = context.options
     until = time.monotonic() + getattr(options, "for")
     total = Report()
+    ended = True
     while True:
         try:
             report = refresher.run(dry=options.dry_run)
         except (ProgramError, OSError) as error:
             text = str(error) if isinstance(error, ProgramError) else error.strerror or "unknown error"
             context.diagnostics.report(codes.CANNOT_START, f"the interfaces cannot be refreshed: {text}")
-            return EXIT_NOT_STARTED
+            ended = False
+            break
         if not report.alone:
             context.diagnostics.report(
-                codes.LOCKED, "another wgnet is changing this machine; nothing was done", help="wait until it has ended"
+                codes.LOCKED,
+                f"another wgnet is changing this machine; nothing {'more ' if total.done else ''}was done",
+                help="wait until it has ended",
             )
-            return EXIT_NOT_STARTED
+            ended = False
+            break
         if options.format == "text":
             for line in _lines(report, options.dry_run, options.quiet):
                 context.output.line(line)
@@ -102,13 +107,13 @@ def _repeat(context: Context, refresher: Refresher) -> int:
         if options.dry_run or not report.rotating or time.monotonic() + _PAUSE_S > until:
             break
         time.sleep(_PAUSE_S)
-    if options.format == "json":
+    if options.format == "json" and (ended or total.done):
         context.output.line(json.dumps(_to_json(total, options.dry_run), indent=2))
-    return _end(context, total)
+    return _end(context, total, ended)
 
 
-def _end(context: Context, total: Report) -> int:
-    """Report what did not go as it should, each once."""
+def _end(context: Context, total: Report, ended: bool) -> int:
+    """Report what did not go as it should, each once; `ended` is false where the last round could not be."""
     for interface, each, words in total.failed:
         context.diagnostics.report(
             codes.REFRESH_FAILED, f"'{each.name}' on '{interface}' could not be changed: {words}"
@@ -118,7 +123,7 @@ def _end(context: Context, total: Report) -> int:
             context.diagnostics.report(
                 codes.ENDPOINT_UNKNOWN, f"'{name}', where '{peer}' is reached, has no address now"
             )
-    if not total.failed:
+    if ended and not total.failed:
         return EXIT_DONE
     # What was set stays set: it is right, whatever became of the rest.
     return EXIT_IN_PART if total.done else EXIT_NOT_STARTED
