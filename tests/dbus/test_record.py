@@ -41,7 +41,9 @@ def apply(bus: Bus, daemon: BusHost, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(profiles_module, "read_devices", dict)
     for folder in ("root/etc/NetworkManager", "keys"):
         (tmp_path / folder).mkdir(parents=True, mode=0o700)
+    # The daemon's own folder, out of this root, where no link of an image would lead.
     (tmp_path / "root/etc/NetworkManager/system-connections").symlink_to(daemon.connections)
+    monkeypatch.setattr(profiles_module, "path_below", lambda root, path: f"{root}/{path}")
 
     def run(*texts: str, named: bool = True) -> Snapshot:
         files: Sequence[Path] = [tmp_path / f"{number}.yaml" for number in range(len(texts))]
