@@ -219,6 +219,12 @@ def test_profiles_of_a_networkmanager_that_is_gone_go_from_disk_and_come_back_th
     for name, text in texts.items():
         (folder / name).write_text(text)
     target = Target(artifacts=(), interfaces=())
+    # One that was stopped has left the device, which nobody else is to remove.
+    monkeypatch.setattr(profiles_module, "link_exists", lambda name: name == "wg0")
+    monkeypatch.setattr("wgnet.system.nm_apply.save_profile", lambda _, uuid: told.append(f"ask for {uuid}"))
+    assert Profiles(None, target, tmp_path).save() == {UUID: None}  # type: ignore[arg-type]
+    assert told.pop() == f"ask for {UUID}"
+    monkeypatch.setattr(profiles_module, "link_exists", lambda _: False)
     profiles = Profiles(None, target, tmp_path)  # type: ignore[arg-type]
     assert profiles.changes() == ["the profile 'corp' (wg0) is removed"]
     snapshot = replace(snapshot_of(profiles, target), profiles=profiles.save())

@@ -14,7 +14,7 @@ from wgnet.live.profile import policy_rules
 from wgnet.live.state import PolicyRule, Route
 from wgnet.managers.networkd import Networkd
 from wgnet.managers.networkmanager import describe
-from wgnet.managers.nm_settings import to_dbus
+from wgnet.managers.nm_settings import DbusSettings, to_dbus
 from wgnet.managers.templates import Templates
 from wgnet.syntax.spec import Manager
 
@@ -86,3 +86,5 @@ def test_what_a_person_wrote_is_left_out() -> None:
     """A section of one's own, names of tables, addresses with host bits: none of it is an error of `apply --force`."""
     assert routes_of_network(EDITED, "wg0") == {Route(ipaddress.ip_network("10.1.0.0/24"), 254, 2000, "wg0")}
     assert rules_of_network(EDITED) == {PolicyRule(6, 100, table=77)}
+    edited: DbusSettings = {"ipv4": {"routing-rules": ("aa{sv}", [{"table": ("u", 7)}, {"family": ("i", 2)}])}}
+    assert policy_rules(edited) == frozenset()

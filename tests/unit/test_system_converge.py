@@ -152,6 +152,25 @@ def test_a_profile_in_the_way_of_another_interface_goes_first(
     assert world.called == ([f"remove {UUID}", "come"] if gone else ["come"])
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_profile_of_a_networkmanager_that_is_no_more_is_nobodys_to_ask_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    class Daemon:
+        def __init__(self, _: object) -> None: ...
+
+        def is_running(self) -> bool:
+            return runs
+
+    world.links.clear()
+    monkeypatch.setattr(converge_module, "NetworkManagerDaemon", Daemon)
+    device = DeviceSettings(name="wg0", private_key=None, public_keys=(), listen_port=5, firewall_mark=0)
+    mine = InterfaceTarget(network="corp", name="wg0", manager=Manager.NETWORKD, device=device, mtu=1420, active=True)
+    target = Target(artifacts=(), interfaces=(mine,))
+    _converger(tmp_path, target, owned=(MINE[Manager.NETWORKMANAGER],)).run()
+    assert world.called == ([f"remove {UUID}", "reload"] if runs else ["reload"])
+
+
 def test_so_does_the_way_back(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = Snapshot(
         artifacts=(Artifact(path=NETDEV, network="corp", content=b""),),

@@ -7,6 +7,7 @@ beside the newer ones. Runs nothing. Results hold keys in plain where their inpu
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import sys
 from collections.abc import Mapping
@@ -79,12 +80,13 @@ def ip_differs(wanted: DbusSettings, applied: DbusSettings) -> bool:
 
 
 def policy_rules(settings: DbusSettings) -> frozenset[PolicyRule]:
-    """Return the policy rules that a profile of wgnet's asks for, as the kernel has them."""
-    return frozenset(
-        _policy_rule(_plain(item))
-        for setting in _IP
-        for item in _list(settings.get(setting, {}).get("routing-rules", ("aa{sv}", [])))
-    )
+    """Return the policy rules that a profile asks for, as the kernel has them, but what wgnet does not write."""
+    found = set()
+    for setting in _IP:
+        for item in _list(settings.get(setting, {}).get("routing-rules", ("aa{sv}", []))):
+            with contextlib.suppress(KeyError, ValueError):
+                found.add(_policy_rule(_plain(item)))
+    return frozenset(found)
 
 
 def _policy_rule(item: Mapping[str, Any]) -> PolicyRule:

@@ -167,13 +167,17 @@ class Converger:
         stay = {each.network for each in self.target.of(Manager.NETWORKMANAGER)}
         ports = {each.device.listen_port for each in self.target.interfaces} - {0}
         live = read_devices()
+        daemon = NetworkManagerDaemon(self.bus)
         for owned in self.owned:
             device = live.get(owned.interface)
             gone = owned.network not in stay and (
                 owned.network in networks or (device is not None and device.listen_port in ports)
             )
-            if owned.uuid is not None and (owned.interface in names or gone):
-                remove_profile(NetworkManagerDaemon(self.bus), owned.uuid)
+            if owned.uuid is None or not (owned.interface in names or gone):
+                continue
+            # Without either it is a file that is left of a NetworkManager that is no more: see `Profiles`.
+            if link_exists(owned.interface) or daemon.is_running():
+                remove_profile(daemon, owned.uuid)
 
     # --- what managers are told of files ------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from wgnet.syntax.spec import Manager
 from wgnet.system import nm_apply
 from wgnet.system.dbus import Bus
 from wgnet.system.guard import LIMIT_S
-from wgnet.system.links import mtu_of, set_mtu
+from wgnet.system.links import link_exists, mtu_of, set_mtu
 from wgnet.system.nm import NetworkManagerDaemon, NmError
 from wgnet.system.resolve import resolve_endpoints
 from wgnet.system.rootpath import path_below
@@ -122,8 +122,14 @@ class Profiles:
             if uuid not in self._wanted and (networks is None or each.network in networks)
         }
         self._found = {uuid: nm_apply.find_profile(self._nm, uuid) for uuid in self._wanted}
-        #: Nobody has these profiles but the disk: NetworkManager was taken off the machine, as a rule.
-        self._on_disk = bool(self._gone) and not self._wanted and not self._nm.is_running()
+        #: Nobody has these profiles but the disk: NetworkManager was taken off the machine. One that was stopped has
+        #: left its devices.
+        self._on_disk = (
+            bool(self._gone)
+            and not self._wanted
+            and not any(link_exists(each.interface) for each in self._gone.values())
+            and not self._nm.is_running()
+        )
 
     def rules(self) -> dict[str, frozenset[PolicyRule]]:
         """Return the policy rules of NetworkManager's profiles as they are to be, by network."""
