@@ -289,9 +289,9 @@ class Converger:
 
     @staticmethod
     def _still_there(gone: frozenset[PolicyRule]) -> list[PolicyRule]:
-        return (
-            sorted((rule for rule in read_rules() if rule in gone and rule.protocol == STATIC), key=str) if gone else []
-        )
+        if not gone:
+            return []
+        return sorted((rule for rule in read_rules() if rule in gone and rule.protocol == STATIC), key=str)
 
     def _drop_rules_of_gone(self) -> None:
         """Take away the rules of links that are gone, which networkd leaves until it sets another link.
